@@ -28,11 +28,13 @@
 mod entrypoint;
 mod error;
 mod input_paths;
+mod io;
 mod modules;
 mod path;
 pub mod pool;
 #[cfg(feature = "regorus")]
 mod regorus;
+mod run;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,12 +42,14 @@ use std::sync::Arc;
 pub use entrypoint::Entrypoint;
 pub use error::{CompileError, CompileErrors};
 pub use input_paths::InputPaths;
+pub use io::{IoDriver, IoFuture, NoIo};
 pub use modules::{Module, ModuleSet};
 pub use opa_rego::eval::{
     AppCaches, Budget, CancelFlag, Clock, EvalContext, EvalError, Interrupt, IoAnswer, IoCall,
     Location, Memo, Outcome, PrintSink, SystemClock,
 };
 pub use path::{EntrypointPath, InvalidPath};
+pub(crate) use run::{Run, RunEnd, Runner, Task};
 #[cfg(feature = "regorus")]
 pub use regorus::{Limits as RegorusLimits, Regorus};
 

@@ -14,7 +14,7 @@ use super::{Profile, Shared, Snapshot};
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
 use crate::plugin::{BundleStatus, Event, InstanceStatus, State};
-use crate::{AppId, Reason};
+use crate::AppId;
 
 /// The virtual OPA of one app.
 pub(crate) struct Instance {
@@ -156,21 +156,10 @@ impl Instance {
         }
     }
 
-    /// Counts a decision that has no event: the instance has no configuration, or nobody waits.
-    pub(super) fn count(&self, reason: Reason) {
-        self.counters.count(reason);
-    }
-
     pub(super) fn emit(&self, profile: &Profile, event: Event) {
         let Some((last, others)) = profile.decision_sinks.split_last() else { return };
-        if others.is_empty() {
-            last.record(event);
-            return;
-        }
-        // With several sinks the input is built once, for all of them.
-        let event = event.into_shared();
         for sink in others {
-            sink.record(event.share());
+            sink.record(event.clone());
         }
         last.record(event);
     }

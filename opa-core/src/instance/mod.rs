@@ -33,17 +33,21 @@ mod evaluation;
 mod hooks;
 mod lease;
 mod life;
+mod policy_store;
+mod question;
 mod shared;
 mod snapshot;
 
 pub use counters::DecisionCounts;
-pub use decide::{Begun, Decide, LogEntry};
+pub use decide::Decide;
 pub use decision::Decision;
 pub use evaluation::{Evaluated, Evaluation};
 pub use lease::{App, NotReady};
+pub use question::{LogEntry, Prepared, Question};
 
-pub(crate) use activation::ActivationError;
+pub(crate) use activation::{ActivationError, Loaded};
 pub(crate) use hooks::Hooks;
 pub(crate) use life::Instance;
+pub(crate) use policy_store::PolicyStore;
 pub(crate) use shared::Shared;
 pub(crate) use snapshot::{Profile, Snapshot};

@@ -57,7 +57,7 @@ pub struct BundleRevision {
 /// The record of one decision, for the decision log.
 ///
 /// It shares what it holds with the decision; nothing is encoded yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
     /// The app.
@@ -125,14 +125,14 @@ pub struct EventError {
 }
 
 /// The input document of an event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum EventInput {
     /// There was none.
     None,
     /// The document.
     Built(Value),
     /// Only parts were built for the evaluation; the whole is built when the log wants it.
-    Deferred(Box<dyn DeferredInput>),
+    Deferred(Arc<dyn DeferredInput>),
     /// Withheld, because the policy says what a log may show and cannot be asked yet.
     Withheld,
 }

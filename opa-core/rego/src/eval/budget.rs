@@ -69,7 +69,12 @@ impl Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { time: Duration::from_secs(1), steps: 50_000_000, memory: 256 << 20, depth: 10_000 }
+        Self {
+            time: Duration::from_secs(1),
+            steps: 50_000_000,
+            memory: 256 << 20,
+            depth: 10_000,
+        }
     }
 }
 

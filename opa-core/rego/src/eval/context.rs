@@ -134,7 +134,11 @@ impl EvalContext {
     /// [`Interrupt::Memory`] when the budget is used up.
     pub fn allocate(&mut self, bytes: u64) -> Result<(), Interrupt> {
         self.memory = self.memory.saturating_add(bytes);
-        if self.memory > self.budget.memory { Err(Interrupt::Memory) } else { Ok(()) }
+        if self.memory > self.budget.memory {
+            Err(Interrupt::Memory)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether `levels` of nested calls are allowed.
@@ -142,7 +146,11 @@ impl EvalContext {
     /// # Errors
     /// [`Interrupt::Depth`] when they are not.
     pub fn depth(&self, levels: u32) -> Result<(), Interrupt> {
-        if levels > self.budget.depth { Err(Interrupt::Depth) } else { Ok(()) }
+        if levels > self.budget.depth {
+            Err(Interrupt::Depth)
+        } else {
+            Ok(())
+        }
     }
 
     /// The time left until the decision's deadline.
@@ -245,7 +253,9 @@ impl AppCaches {
     /// The app's cache of type `T`, made when it is first asked for.
     pub fn get<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
+        let entry = entries
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Arc::new(T::default()));
         // The entry's key is its type, so the cast holds.
         Arc::clone(entry).downcast().unwrap_or_default()
     }

@@ -16,7 +16,10 @@ pub struct IoCall {
 impl IoCall {
     /// A call of the built-in `name` with `args`.
     pub fn new(name: impl Into<Arc<str>>, args: impl IntoIterator<Item = Value>) -> Self {
-        Self { name: name.into(), args: args.into_iter().collect() }
+        Self {
+            name: name.into(),
+            args: args.into_iter().collect(),
+        }
     }
 
     /// The built-in's name, such as `http.send`.
@@ -50,7 +53,11 @@ impl Memo {
     /// The memo of a decision made at `now`, whose random source starts from `seed`.
     #[must_use]
     pub fn new(now: SystemTime, seed: u64) -> Self {
-        Self { now, seed, answers: HashMap::new() }
+        Self {
+            now,
+            seed,
+            answers: HashMap::new(),
+        }
     }
 
     /// The decision's only clock reading.

@@ -41,7 +41,11 @@ impl EvalError {
 
     /// An error with one of OPA's codes.
     pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<Arc<str>>) -> Self {
-        Self { code: code.into(), message: message.into(), location: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            location: None,
+        }
     }
 
     /// The same error at a place in the policy.
@@ -72,7 +76,12 @@ impl EvalError {
 
 impl fmt::Display for EvalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Location { file, row, column: _ }) = &self.location {
+        if let Some(Location {
+            file,
+            row,
+            column: _,
+        }) = &self.location
+        {
             write!(f, "{file}:{row}: ")?;
         }
         write!(f, "{}: {}", self.code, self.message)
