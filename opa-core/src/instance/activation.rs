@@ -3,8 +3,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Instance, Snapshot};
-use crate::bundle::{Bundle, BundleError, Union};
-use crate::engine::CompileErrors;
+use super::policy_store::Compiled;
+use crate::bundle::{self, Bundle, BundleError};
+use crate::engine::{CompileErrors, Module, ModuleSet};
 use crate::plugin::BundleRevision;
 
 /// The bundles of an instance that were read, by name.
@@ -28,18 +29,24 @@ impl Instance {
         let Some(profile) = self.profile() else { return Ok(()) };
         let mut candidate = loaded.0.clone();
         candidate.insert(Arc::clone(name), bundle);
-        let union = Union::of(&candidate)?;
+        let merged = bundle::merge(candidate.iter().map(|(name, bundle)| (&**name, &**bundle)))?;
         let complete = profile.bundles.iter().all(|bundle| candidate.contains_key(bundle));
         if !complete {
             loaded.0 = candidate;
             return Ok(());
         }
-        let (policy, bound) = self.shared.store.bound(&*self.shared.engine, &union)?;
+        let modules = ModuleSet::new(merged.modules().iter().map(|module| {
+            let file = module.file();
+            Module::new(Arc::clone(module.id()), Arc::clone(file.source()), file.rego_version())
+        }));
+        let data = (merged.data(), merged.data_digest());
+        let engine = &*self.shared.engine;
+        let Compiled { policy, bound } = self.shared.store.bound(engine, &modules, data)?;
         let revisions: Arc<[_]> = candidate
             .iter()
             .map(|(name, bundle)| BundleRevision {
                 name: Arc::clone(name),
-                revision: bundle.revision().cloned(),
+                revision: bundle.shared_revision(),
             })
             .collect();
         let snapshot =

@@ -3,7 +3,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
 use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath};
 use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
 
@@ -13,11 +12,12 @@ const MAX_PREPARED: usize = 256;
 
 /// What an instance is besides its policy: its configuration, rendered once when it starts.
 pub(crate) struct Profile {
-    pub(crate) config: Config,
     pub(crate) labels: Labels,
     /// The path that is asked when a route names none.
     pub(crate) entrypoint: EntrypointPath,
     pub(crate) dry_run: bool,
+    /// The bundles that must be there before anything is served.
+    pub(crate) bundles: Vec<Arc<str>>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
     pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
 }

@@ -1,0 +1,505 @@
+//! The `.manifest` of a bundle.
+
+use opa_rego::Value;
+
+use super::RegoVersion;
+use super::error::{BundleError, BundleErrorKind};
+use super::glob::Glob;
+use super::roots;
+
+/// Matching all patterns of `file_rego_versions` against all policy files may cost this many
+/// steps; a bundle that asks for more is refused.
+const MAX_GLOB_STEPS: u64 = 100_000_000;
+
+/// What a bundle says about itself: its revision, the roots that it owns, the Rego version of its
+/// policies, and metadata for its readers.
+///
+/// The default is that of a bundle without a `.manifest`: no revision, and one empty root, which
+/// owns everything. Keys that OPA does not know are ignored, as OPA does.
+///
+/// ```
+/// use opa_core::bundle::{Manifest, RegoVersion};
+///
+/// let manifest = Manifest::from_json(br#"{"revision": "r1", "roots": ["/orders/"]}"#)?;
+/// assert_eq!(manifest.revision(), "r1");
+/// assert_eq!(manifest.roots(), ["orders"]);
+/// assert_eq!(manifest.rego_version(), None);
+/// # Ok::<(), opa_core::bundle::BundleError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    revision: String,
+    roots: Vec<String>,
+    rego_version: Option<RegoVersion>,
+    /// Sorted by pattern, which is the order in which OPA tries them.
+    file_rego_versions: Vec<FileRegoVersion>,
+    metadata: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct FileRegoVersion {
+    pattern: String,
+    glob: Glob,
+    version: RegoVersion,
+}
+
+impl Manifest {
+    /// Reads the content of a `.manifest` file.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not one JSON object, a key has a value of the wrong type, roots overlap, a
+    /// Rego version is unknown or a pattern of `file_rego_versions` is faulty. Policies compiled
+    /// to WebAssembly (`wasm`) and Rego version 2 are not supported.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, BundleError> {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let document = Value::from_json(bytes).map_err(|error| {
+            BundleError::with_source(
+                BundleErrorKind::Manifest,
+                format!("bundle load failed on manifest decode: {error}"),
+                error,
+            )
+        })?;
+        let fields = Fields::new(&document)?;
+        fields.refuse_wasm()?;
+        Self {
+            revision: fields.revision()?,
+            rego_version: fields.rego_version()?,
+            file_rego_versions: fields.file_rego_versions()?,
+            metadata: fields.metadata()?,
+            ..Self::default()
+        }
+        .with_roots(fields.roots()?)
+    }
+
+    /// The revision, empty if there is none.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// The paths that the bundle owns, without "/" at either end. The empty root owns everything.
+    #[must_use]
+    pub fn roots(&self) -> &[String] {
+        &self.roots
+    }
+
+    /// The Rego version of policies that no pattern of `file_rego_versions` matches; `None` means
+    /// the default of the runtime, which is version 1.
+    #[must_use]
+    pub fn rego_version(&self) -> Option<RegoVersion> {
+        self.rego_version
+    }
+
+    /// The patterns that give single files another Rego version.
+    pub fn file_rego_versions(&self) -> impl Iterator<Item = (&str, RegoVersion)> {
+        self.file_rego_versions
+            .iter()
+            .map(|file| (file.pattern.as_str(), file.version))
+    }
+
+    /// The metadata, an object.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Value> {
+        self.metadata.as_ref()
+    }
+
+    /// Sets the revision.
+    #[must_use]
+    pub fn with_revision(self, revision: impl Into<String>) -> Self {
+        Self {
+            revision: revision.into(),
+            ..self
+        }
+    }
+
+    /// Sets the roots; "/" at either end does not count.
+    ///
+    /// # Errors
+    ///
+    /// Two of them overlap.
+    pub fn with_roots(
+        self,
+        roots: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Self, BundleError> {
+        let roots: Vec<String> = roots
+            .into_iter()
+            .map(|root| root.into().trim_matches('/').to_owned())
+            .collect();
+        if let Some((a, b)) = roots::overlap(&roots) {
+            let shown = |position| roots.get(position).map_or("", String::as_str);
+            return Err(fault(format!(
+                "manifest has overlapped roots: '{}' and '{}'",
+                shown(a),
+                shown(b)
+            )));
+        }
+        Ok(Self { roots, ..self })
+    }
+
+    /// Sets the Rego version of all policies.
+    #[must_use]
+    pub fn with_rego_version(self, version: RegoVersion) -> Self {
+        Self {
+            rego_version: Some(version),
+            ..self
+        }
+    }
+
+    /// Sets the metadata.
+    ///
+    /// # Errors
+    ///
+    /// It is not an object.
+    pub fn with_metadata(self, metadata: Value) -> Result<Self, BundleError> {
+        if metadata.as_object().is_none() {
+            return Err(wrong_type("metadata", "an object"));
+        }
+        Ok(Self {
+            metadata: Some(metadata),
+            ..self
+        })
+    }
+
+    /// The manifest as OPA writes it.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let text = |text: &str| Value::from(text);
+        let roots = self.roots.iter().map(|root| text(root));
+        let mut fields = vec![
+            (text("revision"), text(&self.revision)),
+            (text("roots"), Value::array(roots)),
+        ];
+        if let Some(version) = self.rego_version {
+            fields.push((text("rego_version"), version_value(version)));
+        }
+        if !self.file_rego_versions.is_empty() {
+            let files = self
+                .file_rego_versions()
+                .map(|(pattern, version)| (text(pattern), version_value(*version)));
+            fields.push((text("file_rego_versions"), Value::object(files)));
+        }
+        if let Some(metadata) = &self.metadata {
+            fields.push((text("metadata"), metadata.clone()));
+        }
+        Value::object(fields)
+    }
+
+    /// Tells the Rego versions of files by their names as the archive spells them.
+    pub(super) fn versions(&self) -> Versions<'_> {
+        Versions {
+            manifest: self,
+            steps: 0,
+        }
+    }
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Self {
+            revision: String::new(),
+            roots: vec![String::new()],
+            rego_version: None,
+            file_rego_versions: Vec::new(),
+            metadata: None,
+        }
+    }
+}
+
+/// Looks up the Rego versions of files, with a bound on the work of all look-ups together.
+pub(super) struct Versions<'a> {
+    manifest: &'a Manifest,
+    steps: u64,
+}
+
+impl Versions<'_> {
+    pub(super) fn of(&mut self, raw_path: &str) -> Result<RegoVersion, BundleError> {
+        for file in &self.manifest.file_rego_versions {
+            if file.pattern == raw_path {
+                return Ok(file.version);
+            }
+            let cost = (file.pattern.len() as u64).saturating_mul(raw_path.len() as u64);
+            self.steps = self.steps.saturating_add(cost);
+            if self.steps > MAX_GLOB_STEPS {
+                return Err(BundleError::new(
+                    BundleErrorKind::Limit,
+                    "manifest has too many or too long patterns in `file_rego_versions` for the \
+                     number of policy files",
+                ));
+            }
+            if file.glob.matches(raw_path) {
+                return Ok(file.version);
+            }
+        }
+        Ok(self.manifest.rego_version.unwrap_or_default())
+    }
+}
+
+/// The known keys of the document.
+#[derive(Default)]
+struct Fields<'a> {
+    revision: Option<&'a Value>,
+    roots: Option<&'a Value>,
+    wasm: Option<&'a Value>,
+    rego_version: Option<&'a Value>,
+    file_rego_versions: Option<&'a Value>,
+    metadata: Option<&'a Value>,
+}
+
+impl<'a> Fields<'a> {
+    fn new(document: &'a Value) -> Result<Self, BundleError> {
+        let object = document
+            .as_object()
+            .ok_or_else(|| fault("manifest must be an object".to_owned()))?;
+        let mut fields = Self::default();
+        for (key, value) in object.iter() {
+            let key = key.as_str().unwrap_or_default();
+            let Some(field) = fields.field(key) else {
+                continue;
+            };
+            if value.is_null() {
+                continue;
+            }
+            if field.replace(value).is_some() {
+                return Err(fault(format!(
+                    "manifest has key `{}` in several spellings",
+                    key.to_ascii_lowercase()
+                )));
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Go's decoder, and with it OPA, does not look at the case of keys.
+    fn field(&mut self, key: &str) -> Option<&mut Option<&'a Value>> {
+        Some(match key.to_ascii_lowercase().as_str() {
+            "revision" => &mut self.revision,
+            "roots" => &mut self.roots,
+            "wasm" => &mut self.wasm,
+            "rego_version" => &mut self.rego_version,
+            "file_rego_versions" => &mut self.file_rego_versions,
+            "metadata" => &mut self.metadata,
+            _ => return None,
+        })
+    }
+
+    /// `opa build -t wasm` takes the rules of the entrypoints out of the policy files, so a
+    /// reader that only ignored the module would find them undefined.
+    fn refuse_wasm(&self) -> Result<(), BundleError> {
+        match self.wasm.map(|wasm| wasm.as_array().map(<[Value]>::len)) {
+            None | Some(Some(0)) => Ok(()),
+            _ => Err(BundleError::new(
+                BundleErrorKind::Unsupported,
+                "manifest has `wasm` resolvers, whose policies this version cannot evaluate: \
+                 expected a bundle built with target `rego`",
+            )),
+        }
+    }
+
+    fn revision(&self) -> Result<String, BundleError> {
+        let Some(value) = self.revision else {
+            return Ok(String::new());
+        };
+        let text = value
+            .as_str()
+            .ok_or_else(|| wrong_type("revision", "a string"))?;
+        Ok(text.to_owned())
+    }
+
+    fn roots(&self) -> Result<Vec<&'a str>, BundleError> {
+        let Some(value) = self.roots else {
+            return Ok(vec![""]);
+        };
+        let wrong = || wrong_type("roots", "a list of strings");
+        value
+            .as_array()
+            .ok_or_else(wrong)?
+            .iter()
+            .map(|root| root.as_str().ok_or_else(wrong))
+            .collect()
+    }
+
+    fn rego_version(&self) -> Result<Option<RegoVersion>, BundleError> {
+        let number = |value: &Value| {
+            let number = value.as_i64();
+            number.ok_or_else(|| wrong_type("rego_version", "0 or 1"))
+        };
+        self.rego_version
+            .map(|value| rego_version(number(value)?, ""))
+            .transpose()
+    }
+
+    fn file_rego_versions(&self) -> Result<Vec<FileRegoVersion>, BundleError> {
+        let Some(value) = self.file_rego_versions else {
+            return Ok(Vec::new());
+        };
+        let wrong = || wrong_type("file_rego_versions", "an object of patterns to 0 or 1");
+        let object = value.as_object().ok_or_else(wrong)?;
+        let files = object.iter().map(|(pattern, version)| {
+            let pattern = pattern.as_str().ok_or_else(wrong)?;
+            let number = version.as_i64().ok_or_else(wrong)?;
+            let version = rego_version(number, &format!(" for file '{pattern}'"))?;
+            let glob = Glob::new(pattern).map_err(|reason| {
+                fault(format!(
+                    "failed to compile glob pattern {pattern}: {reason}"
+                ))
+            })?;
+            Ok(FileRegoVersion {
+                pattern: pattern.to_owned(),
+                glob,
+                version,
+            })
+        });
+        files.collect()
+    }
+
+    fn metadata(&self) -> Result<Option<Value>, BundleError> {
+        match self.metadata {
+            Some(value) if value.as_object().is_none() => Err(wrong_type("metadata", "an object")),
+            value => Ok(value.cloned()),
+        }
+    }
+}
+
+fn rego_version(number: i64, of: &str) -> Result<RegoVersion, BundleError> {
+    match number {
+        0 => Ok(RegoVersion::V0),
+        1 => Ok(RegoVersion::V1),
+        2 => Err(BundleError::new(
+            BundleErrorKind::Unsupported,
+            format!(
+                "manifest has rego-version 2{of}, which this version does not support: expected 0 or 1"
+            ),
+        )),
+        other => Err(fault(format!(
+            "manifest has unknown rego-version {other}{of}"
+        ))),
+    }
+}
+
+fn wrong_type(key: &str, expected: &str) -> BundleError {
+    fault(format!("manifest has a wrong `{key}`: expected {expected}"))
+}
+
+fn fault(message: String) -> BundleError {
+    BundleError::new(BundleErrorKind::Manifest, message)
+}
+
+/// The number that stands for a version in a manifest.
+fn version_value(version: RegoVersion) -> Value {
+    Value::from(match version {
+        RegoVersion::V0 => 0_i64,
+        RegoVersion::V1 => 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(json: &str) -> Result<Manifest, String> {
+        Manifest::from_json(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_fields() {
+        let manifest = manifest(
+            r#"{"revision":"abc","roots":["/a/","b/c"],"rego_version":0,"unknown":[1],
+                "file_rego_versions":{"/b/*":1,"/b/c.rego":0},"metadata":{"x":[1.50]},"wasm":[]}"#,
+        )
+        .unwrap();
+        assert_eq!(manifest.revision(), "abc");
+        assert_eq!(manifest.roots(), ["a", "b/c"]);
+        assert_eq!(manifest.rego_version(), Some(RegoVersion::V0));
+        assert_eq!(manifest.metadata().unwrap().to_json(), r#"{"x":[1.50]}"#);
+        // "/b/*" sorts before "/b/c.rego" and so wins, as in OPA.
+        let mut versions = manifest.versions();
+        assert_eq!(versions.of("/b/c.rego").unwrap(), RegoVersion::V1);
+        assert_eq!(versions.of("/x.rego").unwrap(), RegoVersion::V0);
+        let again = Manifest::from_json(manifest.to_value().to_json().as_bytes()).unwrap();
+        assert_eq!(again, manifest);
+    }
+
+    #[test]
+    fn defaults() {
+        for json in [
+            "{}",
+            r#"{"roots":null,"revision":null,"metadata":null,"rego_version":null}"#,
+        ] {
+            let manifest = manifest(json).unwrap();
+            assert_eq!(manifest, Manifest::default());
+            assert_eq!(manifest.roots(), [""]);
+            assert_eq!(manifest.versions().of("/x.rego").unwrap(), RegoVersion::V1);
+        }
+        assert!(manifest(r#"{"roots":[]}"#).unwrap().roots().is_empty());
+    }
+
+    #[test]
+    fn keys_in_any_case_as_go_reads_them() {
+        assert_eq!(manifest(r#"{"Roots":["a"]}"#).unwrap().roots(), ["a"]);
+        assert_eq!(
+            manifest(r#"{"Roots":["a"],"roots":[""]}"#).unwrap_err(),
+            "manifest has key `roots` in several spellings"
+        );
+    }
+
+    #[test]
+    fn faults() {
+        let message = |json| manifest(json).unwrap_err();
+        assert_eq!(
+            message(r#"{"roots":["a","b","/a/b"]}"#),
+            "manifest has overlapped roots: 'a' and 'a/b'"
+        );
+        assert_eq!(
+            message(r#"{"rego_version":3}"#),
+            "manifest has unknown rego-version 3"
+        );
+        assert_eq!(
+            message(r#"{"file_rego_versions":{"/x":7}}"#),
+            "manifest has unknown rego-version 7 for file '/x'"
+        );
+        assert!(message(r#"{"rego_version":2}"#).contains("does not support"));
+        assert!(message(r#"{"file_rego_versions":{"/x":2}}"#).contains("for file '/x'"));
+        assert_eq!(
+            message(r#"{"file_rego_versions":{"[":1}}"#),
+            "failed to compile glob pattern [: unclosed `[`"
+        );
+        assert!(
+            message(r#"{"wasm":[{"entrypoint":"a","module":"/policy.wasm"}]}"#).contains("wasm")
+        );
+        assert!(message(r#"{"wasm":{}}"#).contains("wasm"));
+        assert!(message("").contains("bundle load failed on manifest decode"));
+        assert!(message("{}{}").contains("bundle load failed on manifest decode"));
+        for json in [
+            "[]",
+            "null",
+            r#"{"revision":1}"#,
+            r#"{"roots":"a"}"#,
+            r#"{"roots":[null]}"#,
+            r#"{"rego_version":"1"}"#,
+            r#"{"rego_version":0.5}"#,
+            r#"{"file_rego_versions":[]}"#,
+            r#"{"file_rego_versions":{"x":"1"}}"#,
+            r#"{"metadata":[]}"#,
+        ] {
+            let error = Manifest::from_json(json.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), BundleErrorKind::Manifest, "{json}");
+        }
+    }
+
+    #[test]
+    fn costly_patterns_are_refused() {
+        let patterns: Vec<String> = (0..2_000)
+            .map(|number| format!("\"{}{number}\":1", "*x".repeat(100)))
+            .collect();
+        let manifest = manifest(&format!(
+            "{{\"file_rego_versions\":{{{}}}}}",
+            patterns.join(",")
+        ))
+        .unwrap();
+        let mut versions = manifest.versions();
+        let results = (0..1_000).map(|number| versions.of(&format!("/{number}.rego")));
+        let error = results.collect::<Result<Vec<_>, _>>().unwrap_err();
+        assert_eq!(error.kind(), BundleErrorKind::Limit);
+    }
+}
