@@ -176,7 +176,7 @@ impl Manifest {
         if !self.file_rego_versions.is_empty() {
             let files = self
                 .file_rego_versions()
-                .map(|(pattern, version)| (text(pattern), version_value(*version)));
+                .map(|(pattern, version)| (text(pattern), version_value(version)));
             fields.push((text("file_rego_versions"), Value::object(files)));
         }
         if let Some(metadata) = &self.metadata {

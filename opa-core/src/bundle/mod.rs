@@ -9,8 +9,7 @@
 //!
 //! ```
 //! use opa_core::bundle::{self, BundleWriter, Limits};
-//! pub use opa_rego::RegoVersion;
-use opa_rego::Value;
+//! use opa_rego::Value;
 //!
 //! let archive = BundleWriter::new()
 //!     .revision("r1")
@@ -47,6 +46,7 @@ use opa_rego::Value;
 
 use std::sync::Arc;
 
+pub use opa_rego::RegoVersion;
 use opa_rego::Value;
 
 pub use archive::read;

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod credentials;
+mod document;
 mod duration;
 mod env;
 mod envoy;
@@ -11,13 +12,23 @@ mod load;
 mod local_path;
 mod node;
 mod path;
+mod placeholder;
 mod polling;
+mod position;
 mod reader;
+mod render;
+mod scalar;
 mod section;
 mod service;
+mod template;
+#[cfg(test)]
+mod testing;
+mod tree;
+mod yaml;
 
 pub use bundle::{BundleConfig, BundleSource};
 pub use credentials::{BearerConfig, BearerToken, CredentialsConfig, Secret};
+pub use document::Document;
 pub use env::EnvPolicy;
 pub use envoy::EnvoyConfig;
 pub use error::{ConfigError, ConfigErrorKind, Position, Warning};
@@ -28,3 +39,4 @@ pub use polling::PollingConfig;
 pub use reader::Reader;
 pub use section::Section;
 pub use service::{ServerTlsConfig, ServiceConfig};
+pub use template::Template;

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -17,6 +18,12 @@ use crate::instance::{Instance, Profile};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
 use crate::service::{Clients, Service};
 use crate::{AppId, OPA_VERSION};
+
+/// How often a source from code is asked that does not wait for news.
+const CODE_DELAY: Duration = Duration::from_secs(1);
+
+/// How long a source from code may wait for news.
+const CODE_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// From what instances are started. Clones are the same blueprint.
 #[derive(Clone)]
@@ -84,10 +91,9 @@ impl Blueprint {
     }
 
     fn config(&self, app: &AppId) -> Result<Config, ConfigError> {
-        let Given { template, env, sources, .. } = &self.parts.given;
+        let Given { template, env, .. } = &self.parts.given;
         match template {
-            Some(template) if sources.is_empty() => template.config(app.as_str(), env),
-            Some(template) => template.config_without_default_bundle(app.as_str(), env),
+            Some(template) => template.config(app.as_str(), env),
             None => Ok(Config::default()),
         }
     }
@@ -170,7 +176,11 @@ impl Blueprint {
 
     fn poll_of_code(&self, instance: &Arc<Instance>, name: &Arc<str>, source: Arc<dyn Source>) -> Poll {
         let (name, slots) = (Arc::clone(name), self.parts.of_code.clone());
-        let polling = PollingConfig::in_process();
+        let polling = PollingConfig {
+            min_delay: CODE_DELAY,
+            max_delay: CODE_DELAY,
+            long_polling_timeout: Some(CODE_WAIT),
+        };
         Poll::new(instance, name, source, polling, Limits::default(), slots, self.compile.clone())
     }
 
