@@ -73,6 +73,7 @@ mod pax;
 mod roots;
 mod writer;
 mod yaml;
+pub mod source;
 
 /// One bundle, read and checked. See the [module docs](self).
 #[derive(Debug)]
