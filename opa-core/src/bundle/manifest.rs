@@ -1,8 +1,9 @@
 //! The `.manifest` of a bundle.
 
-use opa_rego::Value;
+use std::sync::Arc;
 
-use super::RegoVersion;
+use opa_rego::{RegoVersion, Value};
+
 use super::error::{BundleError, BundleErrorKind};
 use super::glob::Glob;
 use super::roots;
@@ -18,7 +19,7 @@ const MAX_GLOB_STEPS: u64 = 100_000_000;
 /// owns everything. Keys that OPA does not know are ignored, as OPA does.
 ///
 /// ```
-/// use opa_core::bundle::{Manifest, RegoVersion};
+/// use opa_core::bundle::Manifest;
 ///
 /// let manifest = Manifest::from_json(br#"{"revision": "r1", "roots": ["/orders/"]}"#)?;
 /// assert_eq!(manifest.revision(), "r1");
@@ -28,7 +29,7 @@ const MAX_GLOB_STEPS: u64 = 100_000_000;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
-    revision: String,
+    revision: Arc<str>,
     roots: Vec<String>,
     rego_version: Option<RegoVersion>,
     /// Sorted by pattern, which is the order in which OPA tries them.
@@ -106,7 +107,7 @@ impl Manifest {
 
     /// Sets the revision.
     #[must_use]
-    pub fn with_revision(self, revision: impl Into<String>) -> Self {
+    pub fn with_revision(self, revision: impl Into<Arc<str>>) -> Self {
         Self {
             revision: revision.into(),
             ..self
@@ -171,18 +172,22 @@ impl Manifest {
             (text("roots"), Value::array(roots)),
         ];
         if let Some(version) = self.rego_version {
-            fields.push((text("rego_version"), version_value(version)));
+            fields.push((text("rego_version"), version_number(version)));
         }
         if !self.file_rego_versions.is_empty() {
             let files = self
                 .file_rego_versions()
-                .map(|(pattern, version)| (text(pattern), version_value(version)));
+                .map(|(pattern, version)| (text(pattern), version_number(version)));
             fields.push((text("file_rego_versions"), Value::object(files)));
         }
         if let Some(metadata) = &self.metadata {
             fields.push((text("metadata"), metadata.clone()));
         }
         Value::object(fields)
+    }
+
+    pub(super) fn shared_revision(&self) -> &Arc<str> {
+        &self.revision
     }
 
     /// Tells the Rego versions of files by their names as the archive spells them.
@@ -197,7 +202,7 @@ impl Manifest {
 impl Default for Manifest {
     fn default() -> Self {
         Self {
-            revision: String::new(),
+            revision: Arc::from(""),
             roots: vec![String::new()],
             rego_version: None,
             file_rego_versions: Vec::new(),
@@ -296,14 +301,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn revision(&self) -> Result<String, BundleError> {
+    fn revision(&self) -> Result<Arc<str>, BundleError> {
         let Some(value) = self.revision else {
-            return Ok(String::new());
+            return Ok(Arc::from(""));
         };
         let text = value
             .as_str()
             .ok_or_else(|| wrong_type("revision", "a string"))?;
-        Ok(text.to_owned())
+        Ok(Arc::from(text))
     }
 
     fn roots(&self) -> Result<Vec<&'a str>, BundleError> {
@@ -377,20 +382,20 @@ fn rego_version(number: i64, of: &str) -> Result<RegoVersion, BundleError> {
     }
 }
 
+/// The number that stands for a version.
+fn version_number(version: RegoVersion) -> Value {
+    Value::from(match version {
+        RegoVersion::V0 => 0_i64,
+        RegoVersion::V1 => 1,
+    })
+}
+
 fn wrong_type(key: &str, expected: &str) -> BundleError {
     fault(format!("manifest has a wrong `{key}`: expected {expected}"))
 }
 
 fn fault(message: String) -> BundleError {
     BundleError::new(BundleErrorKind::Manifest, message)
-}
-
-/// The number that stands for a version in a manifest.
-fn version_value(version: RegoVersion) -> Value {
-    Value::from(match version {
-        RegoVersion::V0 => 0_i64,
-        RegoVersion::V1 => 1,
-    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Instance, Snapshot};
 use super::policy_store::Compiled;
-use crate::bundle::{self, Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
 use crate::plugin::BundleRevision;
 
@@ -29,24 +29,24 @@ impl Instance {
         let Some(profile) = self.profile() else { return Ok(()) };
         let mut candidate = loaded.0.clone();
         candidate.insert(Arc::clone(name), bundle);
-        let merged = bundle::merge(candidate.iter().map(|(name, bundle)| (&**name, &**bundle)))?;
+        let union = Union::of(&candidate)?;
         let complete = profile.bundles.iter().all(|bundle| candidate.contains_key(bundle));
         if !complete {
             loaded.0 = candidate;
             return Ok(());
         }
-        let modules = ModuleSet::new(merged.modules().iter().map(|module| {
+        let modules = ModuleSet::new(union.modules().iter().map(|module| {
             let file = module.file();
             Module::new(Arc::clone(module.id()), Arc::clone(file.source()), file.rego_version())
         }));
-        let data = (merged.data(), merged.data_digest());
+        let data = (union.data(), union.data_digest());
         let engine = &*self.shared.engine;
         let Compiled { policy, bound } = self.shared.store.bound(engine, &modules, data)?;
         let revisions: Arc<[_]> = candidate
             .iter()
             .map(|(name, bundle)| BundleRevision {
                 name: Arc::clone(name),
-                revision: bundle.shared_revision(),
+                revision: bundle.revision().cloned(),
             })
             .collect();
         let snapshot =

@@ -190,7 +190,7 @@ impl Poll {
         let read = move || bundle::read(&*bytes, &limits);
         let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
         let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
-        let revision = bundle.shared_revision();
+        let revision = bundle.revision().cloned();
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);

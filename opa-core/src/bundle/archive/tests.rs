@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use flate2::write::GzEncoder;
 use flate2::{Compress, Compression, FlushCompress};
+use opa_rego::RegoVersion;
 use tar::Header;
 
 use super::*;
-use crate::bundle::{BundleWriter, RegoVersion};
+use crate::bundle::BundleWriter;
 
 /// Builds archives that no decent writer would.
 #[derive(Default)]
