@@ -117,19 +117,13 @@ mod load;
 mod local_path;
 mod node;
 mod path;
-mod placeholder;
 mod polling;
-mod position;
 mod reader;
-mod render;
-mod scalar;
 mod section;
 mod service;
 mod template;
 #[cfg(test)]
 mod testing;
-mod tree;
-mod yaml;
 
 pub use bundle::{BundleConfig, BundleSource};
 pub use credentials::{BearerConfig, BearerToken, CredentialsConfig, Secret};

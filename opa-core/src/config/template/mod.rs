@@ -1,5 +1,15 @@
 //! A configuration file before it is filled for an app.
 
+mod builder;
+mod placeholder;
+mod position;
+mod render;
+mod scalar;
+mod scan;
+mod tags;
+mod tree;
+mod yaml;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -10,11 +20,11 @@ use super::document::Document;
 use super::env::EnvPolicy;
 use super::error::{ConfigError, ConfigErrorKind, Location, Position};
 use super::load::Config;
-use super::placeholder::{Kind, Placeholder, Placeholders, Tokenised, tokenise};
-use super::position::Cursor;
-use super::render::render;
-use super::tree::Tree;
-use super::yaml;
+use placeholder::{Placeholder, Placeholders, Tokenised, tokenise};
+use position::Cursor;
+use render::render;
+use scan::Kind;
+use tree::Tree;
 
 /// A configuration file, parsed once and filled for each app.
 ///
@@ -22,7 +32,8 @@ use super::yaml;
 /// (Skipper's). See the [module docs](super) for their rules.
 pub struct Template {
     file: Arc<str>,
-    root: Arc<Tree>,
+    /// `None` for an empty file.
+    root: Option<Arc<Tree>>,
     placeholders: Placeholders,
 }
 
@@ -122,7 +133,13 @@ impl Template {
     /// A variable within `services`, `keys` or any `credentials` is unset or forbidden, or the
     /// filled document has a key twice.
     pub fn render(&self, app: &str, env: &EnvPolicy) -> Result<Document, ConfigError> {
-        let (root, warnings) = render(&self.root, &self.placeholders, &self.file, app, env)?;
+        let (root, warnings) = render(
+            self.root.as_deref(),
+            &self.placeholders,
+            &self.file,
+            app,
+            env,
+        )?;
         Ok(Document::new(self.file.clone(), app, root, warnings))
     }
 
@@ -178,7 +195,7 @@ fn check_printable(file: &Arc<str>, text: &str) -> Result<(), ConfigError> {
     ))
 }
 
-fn parse_tree(file: &Arc<str>, tokenised: &Tokenised) -> Result<Arc<Tree>, ConfigError> {
+fn parse_tree(file: &Arc<str>, tokenised: &Tokenised) -> Result<Option<Arc<Tree>>, ConfigError> {
     let unknown = || {
         tokenised
             .placeholders
@@ -256,8 +273,8 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{env, env_with, json, render, render_error};
     use super::*;
+    use crate::config::testing::{env, env_with, json, render, render_error};
     use serde_json::{Value as Json, json};
 
     /// `text` with the app `app` and `A` set to `value`.
@@ -572,7 +589,7 @@ mod tests {
 
     #[test]
     fn apps_share_what_holds_no_placeholder() {
-        use super::super::node::Value;
+        use crate::config::node::Value;
         let template = Template::parse("opa.yaml", "a: {b: 1}\nc: {{ .bundlename }}\n").unwrap();
         let shared = |app| match &template.render(app, &env()).unwrap().field().node().value {
             Value::Object(entries) => match &entries[0].node.value {
@@ -605,7 +622,7 @@ mod tests {
         assert!(
             error
                 .message()
-                .starts_with("the values of placeholders add up"),
+                .starts_with("the filled placeholders add up"),
             "{error}"
         );
     }

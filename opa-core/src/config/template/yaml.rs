@@ -1,100 +1,52 @@
 //! Parses YAML 1.2 (and so JSON) into a template tree.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::error::Position;
-use super::node::{Entry, Node, Value};
-use super::placeholder::{Part, Placeholders, Tokenised};
+use super::builder::{Builder, Built, Content, too_deep};
+use super::placeholder::{Part, Tokenised};
 use super::position::Cursor;
-use super::tree::{
-    Defect, Key, KeyText, ObjectTree, Piece, Scalar, ScalarKind, Tree, Typing, key_text, object,
-};
-
-/// Arrays and objects may be nested this deep. It bounds every recursion over a configuration.
-pub(crate) const MAX_DEPTH: usize = 128;
-
-/// How many bytes of text and nodes a document may expand to by its aliases: more than any file
-/// within its size limit has without them.
-pub(crate) const MAX_EXPANDED: usize = 32 << 20;
+use super::tags::{fits_collection, scalar_typing};
+use super::tree::{Defect, Piece, Scalar, Tree, Typing};
+use crate::config::error::Position;
+use crate::config::node::Node;
 
 /// The parsed text, and the placeholders that ended up in a scalar or key.
 pub(crate) struct Parsed {
-    pub(crate) root: Arc<Tree>,
+    /// `None` for an empty document.
+    pub(crate) root: Option<Arc<Tree>>,
     pub(crate) used: HashSet<usize>,
 }
 
 /// Parses the text's only document.
 pub(crate) fn parse(tokenised: &Tokenised) -> Result<Parsed, (Defect, String)> {
-    let mut builder = Builder::new(tokenised);
-    match builder.run() {
-        Ok(()) => {
-            let root = builder.root.take().map(|built| built.tree);
-            let root = root
-                .unwrap_or_else(|| Arc::new(Tree::Const(null(Position { line: 1, column: 1 }))));
-            Ok(Parsed {
-                root,
-                used: builder.used,
-            })
-        }
-        Err(defect) => Err((defect, builder.path())),
+    let builder = Builder::default();
+    let mut events = Events {
+        tokenised,
+        builder,
+        used: HashSet::new(),
+        documents: 0,
+    };
+    match events.run() {
+        Ok(()) => Ok(Parsed {
+            root: events.builder.finish(),
+            used: events.used,
+        }),
+        Err(defect) => Err((defect, events.builder.path(&tokenised.placeholders))),
     }
 }
 
-/// A finished node, with what it costs to expand it and how deep it is.
-#[derive(Clone)]
-struct Built {
-    tree: Arc<Tree>,
-    weight: usize,
-    depth: usize,
-}
-
-/// An array or object that is being read.
-struct Frame {
-    position: Position,
-    anchor: usize,
-    weight: usize,
-    depth: usize,
-    content: Content,
-}
-
-enum Content {
-    Array(Vec<Arc<Tree>>),
-    Object {
-        object: ObjectTree,
-        key: Option<PendingKey>,
-    },
-}
-
-/// A key whose value comes next.
-enum PendingKey {
-    Merge,
-    Key(Key),
-}
-
-struct Builder<'t> {
+/// Turns the parser's events into nodes.
+struct Events<'t> {
     tokenised: &'t Tokenised,
-    frames: Vec<Frame>,
-    anchors: HashMap<usize, Built>,
+    builder: Builder,
     used: HashSet<usize>,
-    root: Option<Built>,
     documents: usize,
 }
 
-impl<'t> Builder<'t> {
-    fn new(tokenised: &'t Tokenised) -> Self {
-        Self {
-            tokenised,
-            frames: Vec::new(),
-            anchors: HashMap::new(),
-            used: HashSet::new(),
-            root: None,
-            documents: 0,
-        }
-    }
-
+impl Events<'_> {
     fn run(&mut self) -> Result<(), Defect> {
         let mut parser = Parser::new_from_str(&self.tokenised.text);
         while let Some(event) = parser.next_event() {
@@ -129,27 +81,17 @@ impl<'t> Builder<'t> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.scalar(&text, style, anchor, tag.as_deref(), position)
             }
-            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
-                Some(built) => self.node(built, 0, position),
-                None => Err(Defect::new(
-                    position,
-                    "an anchor can't contain an alias to itself",
-                )),
-            },
+            Event::Alias(anchor) => self.builder.alias(anchor, position),
             Event::SequenceStart(anchor, tag) => {
-                self.check_collection_tag(tag.as_deref(), "seq", position)?;
-                self.open(Content::Array(Vec::new()), anchor, position)
+                self.check_tag(tag.as_deref(), "seq", position)?;
+                self.builder.open(Content::array(), anchor, position)
             }
             Event::MappingStart(anchor, tag) => {
-                self.check_collection_tag(tag.as_deref(), "map", position)?;
-                let object = ObjectTree {
-                    entries: Vec::new(),
-                    merges: Vec::new(),
-                    position,
-                };
-                self.open(Content::Object { object, key: None }, anchor, position)
+                self.check_tag(tag.as_deref(), "map", position)?;
+                self.builder
+                    .open(Content::object(position), anchor, position)
             }
-            Event::SequenceEnd | Event::MappingEnd => self.close(position),
+            Event::SequenceEnd | Event::MappingEnd => self.builder.close(position),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
         }
     }
@@ -162,9 +104,9 @@ impl<'t> Builder<'t> {
         tag: Option<&Tag>,
         position: Position,
     ) -> Result<(), Defect> {
-        let typing = self.typing(style, tag, position)?;
-        if self.wants_key() && text == "<<" && typing == Typing::Plain {
-            self.set_key(PendingKey::Merge);
+        let typing = scalar_typing(style, tag).ok_or_else(|| self.unknown_tag(tag, position))?;
+        if self.builder.wants_key() && text == "<<" && typing == Typing::Plain {
+            self.builder.merge_key();
             return Ok(());
         }
         let tree = if self.tokenised.placeholders.is_in(text) {
@@ -184,16 +126,8 @@ impl<'t> Builder<'t> {
                 per_app: false,
             })
         };
-        let weight = text.len().saturating_add(1);
-        self.node(
-            Built {
-                tree: Arc::new(tree),
-                weight,
-                depth: 0,
-            },
-            anchor,
-            position,
-        )
+        self.builder
+            .node(Built::scalar(tree, text), anchor, position)
     }
 
     fn pieces(&mut self, text: &str) -> Vec<Piece> {
@@ -211,151 +145,19 @@ impl<'t> Builder<'t> {
             .collect()
     }
 
-    /// Takes a finished node: as key, member, item or document.
-    fn node(&mut self, built: Built, anchor: usize, position: Position) -> Result<(), Defect> {
-        if anchor != 0 {
-            self.anchors.insert(anchor, built.clone());
-        }
-        if self.frames.len().saturating_add(built.depth) > MAX_DEPTH {
-            return Err(too_deep(position));
-        }
-        if self.wants_key() {
-            let key = Key {
-                text: key_of(&built.tree, position)?,
-                position,
-            };
-            self.add_weight(built.weight, position)?;
-            self.set_key(PendingKey::Key(key));
-            return Ok(());
-        }
-        self.add_weight(built.weight, position)?;
-        let Some(frame) = self.frames.last_mut() else {
-            self.root = Some(built);
-            return Ok(());
-        };
-        frame.depth = frame.depth.max(built.depth.saturating_add(1));
-        match &mut frame.content {
-            Content::Array(items) => items.push(built.tree),
-            Content::Object { object, key } => match key.take() {
-                Some(PendingKey::Key(key)) => object.entries.push((key, built.tree)),
-                // A key is pending, else this node would have been taken as one.
-                Some(PendingKey::Merge) | None => object.merges.push(built.tree),
-            },
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, content: Content, anchor: usize, position: Position) -> Result<(), Defect> {
-        if self.wants_key() {
-            let found = match content {
-                Content::Array(_) => "an array",
-                Content::Object { .. } => "an object",
-            };
-            return Err(Defect::new(
-                position,
-                format!("expected a string as key, found {found}"),
-            ));
-        }
-        if self.frames.len() >= MAX_DEPTH {
-            return Err(too_deep(position));
-        }
-        self.frames.push(Frame {
-            position,
-            anchor,
-            weight: 1,
-            depth: 0,
-            content,
-        });
-        Ok(())
-    }
-
-    fn close(&mut self, position: Position) -> Result<(), Defect> {
-        let Some(frame) = self.frames.pop() else {
-            return Ok(());
-        };
-        let tree = match frame.content {
-            Content::Array(items) => finish_array(items, frame.position),
-            Content::Object { object, .. } => finish_object(object)?,
-        };
-        let depth = frame.depth.max(1);
-        let built = Built {
-            tree: Arc::new(tree),
-            weight: frame.weight,
-            depth,
-        };
-        self.node(built, frame.anchor, position)
-    }
-
-    fn wants_key(&self) -> bool {
-        let content = self.frames.last().map(|frame| &frame.content);
-        matches!(content, Some(Content::Object { key: None, .. }))
-    }
-
-    fn set_key(&mut self, pending: PendingKey) {
-        if let Some(Frame {
-            content: Content::Object { key, .. },
-            ..
-        }) = self.frames.last_mut()
-        {
-            *key = Some(pending);
+    fn check_tag(&self, tag: Option<&Tag>, kind: &str, position: Position) -> Result<(), Defect> {
+        if fits_collection(tag, kind) {
+            Ok(())
+        } else {
+            Err(self.unknown_tag(tag, position))
         }
     }
 
-    fn add_weight(&mut self, weight: usize, position: Position) -> Result<(), Defect> {
-        let Some(frame) = self.frames.last_mut() else {
-            return Ok(());
-        };
-        frame.weight = frame.weight.saturating_add(weight);
-        if frame.weight > MAX_EXPANDED {
-            let message =
-                format!("the document's aliases expand to more than {MAX_EXPANDED} bytes");
-            return Err(Defect::new(position, message));
-        }
-        Ok(())
-    }
-
-    fn typing(
-        &self,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        position: Position,
-    ) -> Result<Typing, Defect> {
-        let Some(tag) = tag else {
-            return Ok(if style == ScalarStyle::Plain {
-                Typing::Plain
-            } else {
-                Typing::String
-            });
-        };
-        match core_tag(tag) {
-            Some("str" | "!") => Ok(Typing::String),
-            Some("null") => Ok(Typing::Tagged(ScalarKind::Null)),
-            Some("bool") => Ok(Typing::Tagged(ScalarKind::Bool)),
-            Some("int") => Ok(Typing::Tagged(ScalarKind::Integer)),
-            Some("float") => Ok(Typing::Tagged(ScalarKind::Float)),
-            _ => Err(self.unknown_tag(tag, position)),
-        }
-    }
-
-    fn check_collection_tag(
-        &self,
-        tag: Option<&Tag>,
-        expected: &str,
-        position: Position,
-    ) -> Result<(), Defect> {
-        match tag {
-            Some(tag) if core_tag(tag).is_none_or(|tag| tag != expected && tag != "!") => {
-                Err(self.unknown_tag(tag, position))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn unknown_tag(&self, tag: &Tag, position: Position) -> Defect {
-        let tag = self
-            .tokenised
-            .placeholders
-            .restore(&format!("{}{}", tag.handle, tag.suffix));
+    fn unknown_tag(&self, tag: Option<&Tag>, position: Position) -> Defect {
+        let tag = tag
+            .map(|tag| format!("{}{}", tag.handle, tag.suffix))
+            .unwrap_or_default();
+        let tag = self.tokenised.placeholders.restore(&tag);
         Defect::new(
             position,
             format!("expected a tag of the YAML core schema, found `{tag}`"),
@@ -370,126 +172,11 @@ impl<'t> Builder<'t> {
         };
         self.tokenised.positions.original(cursor)
     }
-
-    /// The dotted path of what is being read.
-    fn path(&self) -> String {
-        let segments: Vec<String> = self
-            .frames
-            .iter()
-            .filter_map(|frame| match &frame.content {
-                Content::Array(items) => Some(items.len().to_string()),
-                Content::Object {
-                    key: Some(PendingKey::Key(key)),
-                    ..
-                } => Some(key_path(key, &self.tokenised.placeholders)),
-                Content::Object { .. } => None,
-            })
-            .collect();
-        segments.join(".")
-    }
-}
-
-/// The tag's name if it is one of the core schema, or `!`, which says "not resolved".
-fn core_tag(tag: &Tag) -> Option<&str> {
-    if tag.is_yaml_core_schema() {
-        return Some(&tag.suffix);
-    }
-    (tag.handle.is_empty() && tag.suffix == "!").then_some("!")
-}
-
-fn key_of(tree: &Tree, position: Position) -> Result<KeyText, Defect> {
-    match tree {
-        Tree::Const(node) => key_text(&node.value)
-            .map(KeyText::Const)
-            .map_err(|message| Defect::new(position, message)),
-        Tree::Scalar(scalar) => Ok(KeyText::Filled(scalar.clone())),
-        Tree::Array { .. } => Err(Defect::new(
-            position,
-            "expected a string as key, found an array",
-        )),
-        Tree::Object(_) => Err(Defect::new(
-            position,
-            "expected a string as key, found an object",
-        )),
-    }
-}
-
-/// The key as it was written.
-fn key_path(key: &Key, placeholders: &Placeholders) -> String {
-    match &key.text {
-        KeyText::Const(text) => text.to_string(),
-        KeyText::Filled(scalar) => scalar
-            .pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => text,
-                Piece::Placeholder(index) => placeholders.get(*index).map_or("", |p| &*p.source),
-            })
-            .collect(),
-    }
-}
-
-fn finish_array(items: Vec<Arc<Tree>>, position: Position) -> Tree {
-    let constant: Option<Arc<[Node]>> = items.iter().map(|item| constant(item)).collect();
-    match constant {
-        Some(items) => Tree::Const(Node {
-            value: Value::Array(items),
-            position: Some(position),
-            per_app: false,
-        }),
-        None => Tree::Array { items, position },
-    }
-}
-
-/// Puts an object together now if it holds no placeholder.
-fn finish_object(tree: ObjectTree) -> Result<Tree, Defect> {
-    let entries: Option<Vec<Entry>> = tree
-        .entries
-        .iter()
-        .map(|(key, value)| {
-            let KeyText::Const(text) = &key.text else {
-                return None;
-            };
-            let key_position = Some(key.position);
-            Some(Entry {
-                key: text.clone(),
-                key_position,
-                node: constant(value)?,
-            })
-        })
-        .collect();
-    let merges: Option<Vec<Node>> = tree.merges.iter().map(|merge| constant(merge)).collect();
-    match (entries, merges) {
-        (Some(entries), Some(merges)) => object(entries, &merges, tree.position).map(Tree::Const),
-        _ => Ok(Tree::Object(tree)),
-    }
-}
-
-fn constant(tree: &Tree) -> Option<Node> {
-    match tree {
-        Tree::Const(node) => Some(node.clone()),
-        _ => None,
-    }
-}
-
-fn null(position: Position) -> Node {
-    Node {
-        value: Value::Null,
-        position: Some(position),
-        per_app: false,
-    }
-}
-
-fn too_deep(position: Position) -> Defect {
-    Defect::new(
-        position,
-        format!("expected at most {MAX_DEPTH} levels of nesting"),
-    )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{json, render, render_error};
+    use crate::config::testing::{json, render, render_error};
     use serde_json::json;
 
     #[test]
@@ -666,19 +353,19 @@ mod tests {
         }
         let error = render_error(&text);
         assert!(
-            error.message().contains("aliases expand to more than"),
+            error.message().contains("document expands to more than"),
             "{error}"
         );
 
         // Keys and merges count as well, and large texts by their length.
         let long = "x".repeat(1_000_000);
         for use_of in ["*a : 1", "b: *a"] {
-            let members = (0..40)
+            let members = (0..140)
                 .map(|n| format!("{n}: {{{use_of}}}\n"))
                 .collect::<String>();
             let error = render_error(&format!("a: &a {long}\n{members}"));
             assert!(
-                error.message().contains("aliases expand to more than"),
+                error.message().contains("document expands to more than"),
                 "{error}"
             );
         }
