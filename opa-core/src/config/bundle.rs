@@ -368,12 +368,9 @@ mod tests {
             assert_eq!(config.bundles[0].name, "orders");
             assert_eq!(config.bundles[0].source, from("s1", "bundles/orders"));
         }
-    }
-
-    #[test]
-    fn without_services_there_is_no_default_bundle() {
-        for text in ["labels: {}", "services: []", ""] {
-            assert_eq!(config(text).bundles, []);
+        // Without a service there is nowhere to get it from.
+        for text in ["", "labels: {}", "services: []", "services: null"] {
+            assert_eq!(config(text).bundles, [], "{text:?}");
         }
     }
 
