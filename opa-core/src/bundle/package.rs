@@ -17,16 +17,17 @@ pub(super) struct Package {
 pub(super) struct PackageError {
     /// Counted from 1.
     pub(super) line: usize,
-    pub(super) expected: &'static str,
+    /// In OPA's words where it has some.
+    pub(super) message: &'static str,
 }
 
 /// Reads the `package` clause at the head of a policy file.
 pub(super) fn package(source: &str) -> Result<Package, PackageError> {
     let text = source.strip_prefix('\u{feff}').unwrap_or(source);
     let mut scanner = Scanner { text, rest: text };
-    scanner.clause().map_err(|expected| PackageError {
+    scanner.clause().map_err(|message| PackageError {
         line: scanner.line(),
-        expected,
+        message,
     })
 }
 
@@ -38,14 +39,17 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     fn clause(&mut self) -> Result<Package, &'static str> {
         self.skip_blank();
-        if self.identifier() != Some("package") || !self.skip_blank() {
-            return Err("a `package` clause first");
+        if self.rest.is_empty() {
+            return Err("empty module");
         }
-        let first = self.identifier().ok_or("a name after `package`")?;
+        if self.identifier() != Some("package") || !self.skip_blank() {
+            return Err("package expected");
+        }
+        let first = self.identifier().ok_or("expected a name after `package`")?;
         let mut path = vec![first.to_owned()];
         loop {
             if self.take('.') {
-                let name = self.identifier().ok_or("a name after `.`")?;
+                let name = self.identifier().ok_or("expected a name after `.`")?;
                 path.push(name.to_owned());
             } else if self.take('[') {
                 path.push(self.bracket()?);
@@ -65,13 +69,13 @@ impl<'a> Scanner<'a> {
         let segment = match self.rest.chars().next() {
             Some('"') => self.quoted()?,
             Some('`') => self.raw()?,
-            _ => return Err("a string between `[` and `]`"),
+            _ => return Err("expected a string between `[` and `]`"),
         };
         self.skip_blank();
         if self.take(']') {
             Ok(segment)
         } else {
-            Err("`]` after the string")
+            Err("expected `]` after the string")
         }
     }
 
@@ -87,16 +91,19 @@ impl<'a> Scanner<'a> {
                 closes
             })
             .map(|(at, _)| at + 1)
-            .ok_or("the end of the string")?;
+            .ok_or("expected the end of the string")?;
         let (literal, rest) = self.rest.split_at(end);
-        let segment = serde_json::from_str(literal).map_err(|_| "a string with valid escapes")?;
+        let segment =
+            serde_json::from_str(literal).map_err(|_| "expected a string with valid escapes")?;
         self.rest = rest;
         Ok(segment)
     }
 
     fn raw(&mut self) -> Result<String, &'static str> {
         let inner = self.rest.strip_prefix('`').unwrap_or(self.rest);
-        let (segment, rest) = inner.split_once('`').ok_or("the end of the raw string")?;
+        let (segment, rest) = inner
+            .split_once('`')
+            .ok_or("expected the end of the raw string")?;
         self.rest = rest;
         Ok(segment.to_owned())
     }
@@ -231,22 +238,34 @@ mod tests {
     fn faults_name_line_and_expectation() {
         let fault = |source| {
             let error = package(source).unwrap_err();
-            (error.line, error.expected)
+            (error.line, error.message)
         };
-        assert_eq!(fault(""), (1, "a `package` clause first"));
-        assert_eq!(fault("# only\n# comments"), (2, "a `package` clause first"));
-        assert_eq!(fault("\nallow := true"), (2, "a `package` clause first"));
-        assert_eq!(fault("packagea"), (1, "a `package` clause first"));
-        assert_eq!(fault("package 1a"), (1, "a name after `package`"));
-        assert_eq!(fault("package a."), (1, "a name after `.`"));
-        assert_eq!(fault("package a[1]"), (1, "a string between `[` and `]`"));
-        assert_eq!(fault("package a[\"b"), (1, "the end of the string"));
-        assert_eq!(fault("package a[`b"), (1, "the end of the raw string"));
+        assert_eq!(fault(""), (1, "empty module"));
+        assert_eq!(fault("# only\n# comments"), (2, "empty module"));
+        assert_eq!(fault("\nallow := true"), (2, "package expected"));
+        assert_eq!(fault("packagea"), (1, "package expected"));
+        assert_eq!(fault("package 1a"), (1, "expected a name after `package`"));
+        assert_eq!(fault("package a."), (1, "expected a name after `.`"));
+        assert_eq!(
+            fault("package a[1]"),
+            (1, "expected a string between `[` and `]`")
+        );
+        assert_eq!(
+            fault("package a[\"b"),
+            (1, "expected the end of the string")
+        );
+        assert_eq!(
+            fault("package a[`b"),
+            (1, "expected the end of the raw string")
+        );
         assert_eq!(
             fault("package a[\"\\q\"]"),
-            (1, "a string with valid escapes")
+            (1, "expected a string with valid escapes")
         );
-        assert_eq!(fault("package a[\"b\"x"), (1, "`]` after the string"));
+        assert_eq!(
+            fault("package a[\"b\"x"),
+            (1, "expected `]` after the string")
+        );
     }
 
     #[test]
