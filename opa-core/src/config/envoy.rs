@@ -85,3 +85,87 @@ fn read_path(reader: &mut Reader<'_>) -> Result<DecisionPath, ConfigError> {
         _ => Ok(EnvoyConfig::default().path),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ConfigErrorKind;
+    use super::super::testing::{config, config_error, warnings};
+    use super::*;
+
+    fn with(options: &str) -> String {
+        format!(
+            "services: {{a: {{url: 'http://a.test'}}}}\nplugins: {{envoy_ext_authz_grpc: {options}}}"
+        )
+    }
+
+    fn read(options: &str) -> EnvoyConfig {
+        config(&with(options)).envoy
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_plugin() {
+        for options in ["null", "{}", "{path: null, query: ''}", "{path: ''}"] {
+            let envoy = read(options);
+            assert_eq!(envoy.path.as_str(), "envoy/authz/allow", "{options}");
+            assert!(!envoy.dry_run && !envoy.skip_request_body_parse);
+        }
+        assert_eq!(
+            config("services: {a: {url: 'http://a.test'}}").envoy,
+            EnvoyConfig::default()
+        );
+    }
+
+    #[test]
+    fn options_are_read() {
+        let envoy =
+            read("{path: /a/{{ .bundlename }}, dry-run: true, skip-request-body-parse: true}");
+        assert_eq!(envoy.path.as_str(), "a/orders");
+        assert!(envoy.dry_run && envoy.skip_request_body_parse);
+        assert_eq!(read("{query: data.a.b}").path.as_str(), "a/b");
+    }
+
+    #[test]
+    fn path_and_query_exclude_each_other() {
+        let error = config_error(&with("{path: a, query: data.a}"));
+        assert_eq!(
+            error.message(),
+            "invalid config: specify a value for only the \"path\" field"
+        );
+    }
+
+    #[test]
+    fn paths_are_checked() {
+        for path in ["a//b", "a/", "/"] {
+            let error = config_error(&with(&format!("{{path: {path}}}")));
+            assert_eq!(error.path(), "plugins.envoy_ext_authz_grpc.path");
+        }
+        let error = config_error(&with("{query: \"data.a[x]\"}"));
+        assert_eq!(error.kind(), ConfigErrorKind::Unsupported);
+        assert!(error.message().contains("data.a[x]"), "{error}");
+    }
+
+    #[test]
+    fn options_of_the_grpc_server_are_warned_about() {
+        let options: String = SERVER_OPTIONS
+            .map(|option| format!("{option}: 1, "))
+            .concat();
+        let warnings = warnings(&with(&format!("{{{options}}}")));
+        assert_eq!(warnings.len(), SERVER_OPTIONS.len());
+        assert!(
+            warnings[0].ends_with(
+                "plugins.envoy_ext_authz_grpc.addr: has no effect: there is no gRPC server of \
+                 its own"
+            ),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn unknown_options_are_warned_about() {
+        assert_eq!(warnings(&with("{dry_run: true}")).len(), 1);
+        assert_eq!(
+            config_error(&with("{Dry-Run: true}")).message(),
+            "expected the key to be `dry-run`"
+        );
+    }
+}

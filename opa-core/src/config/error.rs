@@ -78,8 +78,10 @@ struct Inner {
 }
 
 impl ConfigError {
-    /// An error that belongs to no place in a file.
-    pub(crate) fn new(kind: ConfigErrorKind, message: impl Into<String>) -> Self {
+    /// An error that belongs to no place in a file. Errors about an option are made by
+    /// [`Field::error`](super::Field::error) and its neighbours.
+    #[must_use]
+    pub fn new(kind: ConfigErrorKind, message: impl Into<String>) -> Self {
         Self::at(kind, Location::default(), message)
     }
 
@@ -94,6 +96,12 @@ impl ConfigError {
             location,
             message: message.into(),
         }))
+    }
+
+    /// Puts what the message is about before it.
+    pub(crate) fn about(mut self, subject: &str) -> Self {
+        self.0.message = format!("{subject}: {}", self.0.message);
+        self
     }
 
     /// The class of the error.

@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn items_and_members_carry_their_path() {
-        let error = with(json!(["x", 1]), |f| f.strings()).unwrap_err();
+        let error = with(json!(["x", 1]), |f| f.strings().unwrap_err());
         assert_eq!(error.path(), "a.b.1");
         let error = with(json!({"k": {"x": 1}}), |f| f.string_map()).unwrap_err();
         assert_eq!(

@@ -73,6 +73,17 @@ impl Node {
         }
     }
 
+    /// An empty object in place of null.
+    pub(crate) fn or_empty_object(self) -> Self {
+        if self.value.is_null() {
+            return Self {
+                value: Value::Object(Arc::new([])),
+                ..self
+            };
+        }
+        self
+    }
+
     /// A tree without positions.
     pub(crate) fn from_json(json: &serde_json::Value) -> Self {
         let value = match json {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, Location};
 use super::field::Field;
-use super::node::{Node, Value};
+use super::node::Node;
 use super::reader::Reader;
 
 /// The configuration of one plugin, with the places that its errors point to.
@@ -20,11 +20,8 @@ pub struct Section {
 
 impl Section {
     pub(crate) fn new(field: &Field<'_>) -> Self {
-        let mut node = field.node().clone();
         // OPA hands `null` to a plugin as a configuration without options.
-        if node.value.is_null() {
-            node.value = Value::Object(Arc::new([]));
-        }
+        let node = field.node().clone().or_empty_object();
         Self {
             file: field.file().cloned(),
             path: field.path().to_owned(),
@@ -72,6 +69,12 @@ impl Section {
     #[must_use]
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
         self.field().error(message)
+    }
+
+    /// The error for a section that nothing acts on.
+    #[must_use]
+    pub fn unsupported(&self) -> ConfigError {
+        self.field().unsupported()
     }
 
     /// The error for a plugin that nobody registered, in OPA's words.

@@ -35,6 +35,8 @@ pub mod pool;
 #[cfg(feature = "regorus")]
 mod regorus;
 mod run;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,26 +2,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
 
-/// How many decisions of one instance ended with which reason.
+/// How many decisions of one instance were asked for, and how many ended with which reason.
 #[derive(Debug)]
-pub(crate) struct Counters([AtomicU64; Reason::ALL.len()]);
+pub(crate) struct Counters {
+    asked: AtomicU64,
+    ended: [AtomicU64; Reason::ALL.len()],
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Reason::ALL.len()])
+        Self {
+            asked: AtomicU64::new(0),
+            ended: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+        }
     }
 }
 
 impl Counters {
+    pub(crate) fn ask(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn count(&self, reason: Reason) {
-        if let Some(counter) = self.0.get(reason.index()) {
-            counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(counter) = self.ended.get(reason.index()) {
+            counter.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// The decisions under way. What ended is read first, so that none is missed.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let ended = self.ended.iter().map(|counter| counter.load(Ordering::Acquire)).sum();
+        self.asked.load(Ordering::Relaxed).saturating_sub(ended)
     }
 
     pub(crate) fn read(&self) -> DecisionCounts {
         let mut counts = DecisionCounts::default();
-        for (count, counter) in counts.0.iter_mut().zip(&self.0) {
+        for (count, counter) in counts.0.iter_mut().zip(&self.ended) {
             *count = counter.load(Ordering::Relaxed);
         }
         counts

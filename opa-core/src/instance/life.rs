@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -31,7 +32,7 @@ pub(crate) struct Instance {
     profile: OnceLock<Arc<Profile>>,
     bundles: Mutex<BTreeMap<Arc<str>, BundleStatus>>,
     /// Held by the one activation at a time.
-    pub(super) loaded: Arc<tokio::sync::Mutex<Loaded>>,
+    loaded: Arc<tokio::sync::Mutex<Loaded>>,
 }
 
 impl Instance {
@@ -65,8 +66,9 @@ impl Instance {
     }
 
     /// The instance knows its configuration from here on.
-    pub(crate) fn configure(&self, profile: Arc<Profile>, bundles: &[Arc<str>]) {
-        *self.bundles.lock() = bundles
+    pub(crate) fn configure(&self, profile: Arc<Profile>) {
+        *self.bundles.lock() = profile
+            .bundles
             .iter()
             .map(|name| {
                 let status = BundleStatus { name: Arc::clone(name), ..BundleStatus::default() };
@@ -105,6 +107,30 @@ impl Instance {
             !matches!(std::mem::replace(state, State::Ready), State::Ready)
         });
         installed
+    }
+
+    /// The time of day, by the injected clock.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.shared.clock.wall()
+    }
+
+    /// Ends when the instance is closed.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut states = self.state.subscribe();
+        async move {
+            // A sender that is gone means that the instance is.
+            let _ = states.wait_for(|state| matches!(state, State::Closed)).await;
+        }
+    }
+
+    /// The lock of the one activation at a time.
+    pub(crate) async fn loaded(&self) -> tokio::sync::OwnedMutexGuard<Loaded> {
+        Arc::clone(&self.loaded).lock_owned().await
+    }
+
+    /// Whether a decision was asked for and is not made yet.
+    pub(crate) fn is_deciding(&self) -> bool {
+        self.counters.in_flight() > 0
     }
 
     /// How long nobody has held a lease, in milliseconds.

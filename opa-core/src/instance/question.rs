@@ -44,6 +44,7 @@ impl App {
     /// Asks for a decision: gives it an id and notes the time.
     pub fn ask(&self) -> Question {
         let clock = &self.instance.shared.clock;
+        self.instance.counters.ask();
         Question {
             id: uuid::Uuid::new_v4().to_string().into(),
             timestamp: clock.wall(),

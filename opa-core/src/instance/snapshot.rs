@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
-use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath};
+use super::policy_store::Compiled;
+use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
 use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
 
 /// How many paths are kept prepared. Paths come from routes and code, so more are a sign of paths
@@ -13,11 +13,12 @@ const MAX_PREPARED: usize = 256;
 
 /// What an instance is besides its policy: its configuration, rendered once when it starts.
 pub(crate) struct Profile {
-    pub(crate) config: Config,
     pub(crate) labels: Labels,
     /// The path that is asked when a route names none.
     pub(crate) entrypoint: EntrypointPath,
     pub(crate) dry_run: bool,
+    /// The bundles that must be there before anything is served.
+    pub(crate) bundles: Vec<Arc<str>>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
     pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
 }
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     /// withheld from events.
     pub(crate) withholds: bool,
     default: Entrypoint,
+    /// Kept so that other apps find it as long as this one uses what was made of it.
+    _policy: Arc<dyn Policy>,
     prepared: ArcSwap<HashMap<EntrypointPath, Entrypoint>>,
 }
 
@@ -39,12 +42,19 @@ impl Snapshot {
     /// When the engine can't prepare the profile's entrypoint.
     pub(crate) fn new(
         profile: Arc<Profile>,
-        bound: Arc<dyn Bound>,
+        Compiled { policy, bound }: Compiled,
         bundles: Arc<[BundleRevision]>,
-        withholds: bool,
     ) -> Result<Self, CompileError> {
         let default = bound.prepare(&profile.entrypoint)?;
-        Ok(Self { profile, bound, bundles, withholds, default, prepared: ArcSwap::default() })
+        Ok(Self {
+            profile,
+            bound,
+            bundles,
+            withholds: policy.defines_system_log(),
+            default,
+            _policy: policy,
+            prepared: ArcSwap::default(),
+        })
     }
 
     /// The prepared entrypoint at `path`, by default the configured one.

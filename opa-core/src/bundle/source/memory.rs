@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::{Body, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
+use super::{Fetch, Source, SourceAnswer, SourceError, SourceFuture};
 
 /// A bundle in memory, for tests and small services. A replaced bundle reaches the apps at once.
 ///
