@@ -2,6 +2,7 @@
 //!
 //! - [`Value`] and [`Number`]: what policies read and answer, shared, compared as Rego compares.
 //!   JSON is read by [`Value::from_json`] and written by [`Value::write_json`].
+//! - [`token`]: the tokens of Rego source text.
 
 pub use json::JsonError;
 pub use number::Number;
@@ -9,4 +10,5 @@ pub use value::{Kind, ObjectIter, ObjectView, SetView, Value};
 
 mod json;
 mod number;
+pub mod token;
 pub mod value;
