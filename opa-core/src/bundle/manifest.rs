@@ -13,7 +13,7 @@ mod fields;
 
 /// Matching all patterns of `file_rego_versions` against all policy files may cost this many
 /// steps; a bundle that asks for more is refused.
-const MAX_GLOB_STEPS: u64 = 100_000_000;
+const MAX_GLOB_STEPS: u64 = 50_000_000;
 
 /// What a bundle says about itself: its revision, the roots that it owns, the Rego version of its
 /// policies, and metadata for its readers.
@@ -222,11 +222,7 @@ pub(super) struct Versions<'a> {
 impl Versions<'_> {
     pub(super) fn of(&mut self, raw_path: &str) -> Result<RegoVersion, BundleError> {
         for file in &self.manifest.file_rego_versions {
-            if file.pattern == raw_path {
-                return Ok(file.version);
-            }
-            let cost = (file.pattern.len() as u64).saturating_mul(raw_path.len() as u64);
-            self.steps = self.steps.saturating_add(cost);
+            self.steps = self.steps.saturating_add(file.glob.cost(raw_path));
             if self.steps > MAX_GLOB_STEPS {
                 return Err(BundleError::new(
                     BundleErrorKind::Limit,
@@ -352,18 +348,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn costly_patterns_are_refused() {
-        let patterns: Vec<String> = (0..2_000)
-            .map(|number| format!("\"{}{number}\":1", "*x".repeat(100)))
-            .collect();
-        let manifest = manifest(&format!(
+    fn with_patterns(patterns: impl Iterator<Item = String>) -> Manifest {
+        let patterns: Vec<String> = patterns.map(|pattern| format!("\"{pattern}\":0")).collect();
+        manifest(&format!(
             "{{\"file_rego_versions\":{{{}}}}}",
             patterns.join(",")
         ))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pattern_for_each_file_as_opa_build_writes_them() {
+        let name = |number: usize| format!("/a/long/path/to/the/policy/{number}.rego");
+        let manifest = with_patterns((0..2_000).map(name));
         let mut versions = manifest.versions();
-        let results = (0..1_000).map(|number| versions.of(&format!("/{number}.rego")));
+        for number in 0..2_000 {
+            assert_eq!(versions.of(&name(number)).unwrap(), RegoVersion::V0);
+        }
+    }
+
+    #[test]
+    fn costly_patterns_are_refused() {
+        let manifest = with_patterns((0..100).map(|number| format!("/{{a,b}}{number}*")));
+        let mut versions = manifest.versions();
+        let long = "x".repeat(4_000);
+        let results = (0..1_000).map(|_| versions.of(&long));
         let error = results.collect::<Result<Vec<_>, _>>().unwrap_err();
         assert_eq!(error.kind(), BundleErrorKind::Limit);
     }
