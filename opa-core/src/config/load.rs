@@ -172,10 +172,8 @@ fn read_all_bundles(
     if let Some(bundles) = reader.field("bundles") {
         return read_bundles(&bundles, services, warnings);
     }
-    match BundleConfig::of_app(app, services) {
-        Some(bundle) => Ok(vec![bundle]),
-        None => Err(reader.missing("services", "at least one service for the app's bundle")),
-    }
+    // Without services there is no bundle either: the program may give one.
+    Ok(BundleConfig::of_app(app, services).into_iter().collect())
 }
 
 fn read_default_decision(reader: &mut Reader<'_>) -> Result<Option<DecisionPath>, ConfigError> {

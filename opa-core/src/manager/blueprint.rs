@@ -71,6 +71,10 @@ impl Blueprint {
             ConfigError::new(ConfigErrorKind::Invalid, error.to_string())
         })?;
         let config = self.config(&app)?;
+        if config.bundles.is_empty() && self.parts.given.sources.is_empty() {
+            let text = "services: expected at least one service for the app's bundle";
+            return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
+        }
         for warning in &config.warnings {
             tracing::warn!(target: "opa::config", "{warning}");
         }
