@@ -22,7 +22,7 @@ use super::service::{ServiceConfig, read_services};
 pub struct Config {
     /// The services, in file order: the first one is the default of whoever needs one.
     pub services: Vec<ServiceConfig>,
-    /// The bundles, in file order.
+    /// The bundles, in file order. Empty if the file has neither `bundles` nor `services`.
     pub bundles: Vec<BundleConfig>,
     /// Labels of decision logs and status. An instance overwrites `id` and `version`, as OPA
     /// does.
@@ -163,6 +163,9 @@ fn asks_for_nothing(field: &Field<'_>) -> bool {
 }
 
 /// The configured bundles or, if the file has no `bundles`, the one named after the app.
+///
+/// Without services either there is none. That is no error here: a program may bring its bundles
+/// itself, and the manager refuses an app that has none at all.
 fn read_all_bundles(
     reader: &mut Reader<'_>,
     app: &str,
@@ -172,7 +175,6 @@ fn read_all_bundles(
     if let Some(bundles) = reader.field("bundles") {
         return read_bundles(&bundles, services, warnings);
     }
-    // Without services there is no bundle either: the program may give one.
     Ok(BundleConfig::of_app(app, services).into_iter().collect())
 }
 

@@ -49,7 +49,7 @@
 //! version doesn't act on is an error of the kind [`ConfigErrorKind::Unsupported`].
 //!
 //! A file without `bundles` means one bundle named after the app, from the first service, with
-//! the resource `bundles/<app>`.
+//! the resource `bundles/<app>`; one without `services` too means no bundle at all.
 //!
 //! # Placeholders
 //!
