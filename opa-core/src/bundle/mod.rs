@@ -3,13 +3,16 @@
 //! A bundle is a gzip'd tar archive (or a directory) with policy files (`*.rego`), data files
 //! (`data.json`, `data.yaml`, `data.yml`, which hang in the tree of data at their directory) and
 //! a `.manifest`. [`read`] checks one completely before anything is made of it: names, sizes,
-//! manifest, roots, data. The result, a [`Bundle`], never changes. [`merge`] makes one set of
-//! modules and one tree of data of all bundles of an app, and [`BundleWriter`] writes bundles,
-//! for tests and for small services.
+//! manifest, roots, data. The result, a [`Bundle`], never changes. [`Union`] makes one set of
+//! modules and one tree of data of all bundles of an app, [`BundleWriter`] writes bundles, for
+//! tests and for small services, and a [`source`] is where they come from.
 //!
 //! ```
-//! use opa_core::bundle::{self, BundleWriter, Limits};
-//! use opa_rego::Value;
+//! use std::collections::BTreeMap;
+//! use std::sync::Arc;
+//!
+//! use opa_core::bundle::{self, BundleWriter, Limits, Union};
+//! use opa_rego::{RegoVersion, Value};
 //!
 //! let archive = BundleWriter::new()
 //!     .revision("r1")
@@ -20,11 +23,11 @@
 //!
 //! let bundle = bundle::read(archive.as_slice(), &Limits::default())?;
 //! assert_eq!(bundle.manifest().revision(), "r1");
-//! assert_eq!(bundle.modules()[0].path(), "/orders/policy.rego");
+//! assert_eq!(bundle.modules()[0].path().as_ref(), "/orders/policy.rego");
 //! assert_eq!(bundle.data().to_json(), r#"{"roles":["alice"]}"#);
 //!
-//! let merged = bundle::merge([("authz", &bundle)])?;
-//! assert_eq!(merged.modules()[0].id(), "authz/orders/policy.rego");
+//! let bundles = BTreeMap::from([(Arc::from("authz"), Arc::new(bundle))]);
+//! assert_eq!(Union::of(&bundles)?.modules()[0].id().as_ref(), "authz/orders/policy.rego");
 //! # Ok::<(), opa_core::bundle::BundleError>(())
 //! ```
 //!
@@ -46,16 +49,17 @@
 
 use std::sync::Arc;
 
-pub use opa_rego::RegoVersion;
-use opa_rego::Value;
+use opa_rego::{RegoVersion, Value};
 
 pub use archive::read;
 pub use directory::read_path;
 pub use error::{BundleError, BundleErrorKind};
 pub use limits::Limits;
 pub use manifest::Manifest;
-pub use merge::{Merged, MergedModule, merge};
+pub use union::{Union, UnionModule};
 pub use writer::{BundleWriter, etag};
+
+pub mod source;
 
 mod archive;
 mod assemble;
@@ -67,12 +71,11 @@ mod error;
 mod glob;
 mod limits;
 mod manifest;
-mod merge;
 mod package;
 mod path;
 mod pax;
 mod roots;
-pub mod source;
+mod union;
 mod writer;
 mod yaml;
 
@@ -104,11 +107,10 @@ impl Bundle {
         &self.manifest
     }
 
-    /// The manifest's revision, shared; `None` when it has none.
+    /// The revision, if there is one that is not empty.
     #[must_use]
-    pub(crate) fn shared_revision(&self) -> Option<Arc<str>> {
-        let revision = self.manifest.revision();
-        (!revision.is_empty()).then(|| revision.into())
+    pub fn revision(&self) -> Option<&Arc<str>> {
+        Some(self.manifest.shared_revision()).filter(|revision| !revision.is_empty())
     }
 
     /// The policy files, sorted by path.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flate2::{Compression, GzBuilder};
-use opa_rego::Value;
+use opa_rego::{RegoVersion, Value};
 use tar::{Builder, EntryType, Header};
 
 use super::assemble::Assembler;
@@ -14,7 +14,7 @@ use super::digest::{hex, sha256};
 use super::directory::for_each_file;
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
-use super::{Bundle, Limits, Manifest, RegoVersion};
+use super::{Bundle, Limits, Manifest};
 
 /// How much of a name the header of an entry holds.
 const SHORT_NAME: usize = 100;
@@ -73,7 +73,7 @@ impl BundleWriter {
     }
 
     /// Sets the revision.
-    pub fn revision(self, revision: impl Into<String>) -> Self {
+    pub fn revision(self, revision: impl Into<Arc<str>>) -> Self {
         Self {
             manifest: self.manifest.with_revision(revision),
             ..self

@@ -139,3 +139,100 @@ impl BearerConfig {
 /// OPA's text.
 const TOKEN_OR_PATH: &str =
     "invalid config: specify a value for either the \"token\" or \"token_path\" field";
+
+#[cfg(test)]
+mod tests {
+    use super::super::ConfigErrorKind;
+    use super::super::testing::{config, config_error, warnings};
+    use super::*;
+
+    fn with(credentials: &str) -> String {
+        format!("services: {{acme: {{url: 'https://acme.test', credentials: {credentials}}}}}")
+    }
+
+    fn read(credentials: &str) -> CredentialsConfig {
+        config(&with(credentials)).services.remove(0).credentials
+    }
+
+    fn bearer(credentials: &str) -> BearerConfig {
+        match read(credentials) {
+            CredentialsConfig::Bearer(bearer) => bearer,
+            CredentialsConfig::None => panic!("no credentials"),
+        }
+    }
+
+    #[test]
+    fn bearer_tokens_come_from_the_text_or_a_file() {
+        let plain = bearer("{bearer: {token: \"s3cr3t\"}}");
+        assert_eq!(plain.token, BearerToken::Value(Secret::new("s3cr3t")));
+        assert_eq!(plain.scheme, "Bearer");
+        let file = bearer("{bearer: {token_path: /run/token, token: '', scheme: Basic}}");
+        assert_eq!(file.token, BearerToken::File("/run/token".into()));
+        assert_eq!(file.scheme, "Basic");
+    }
+
+    #[test]
+    fn nothing_is_no_credentials() {
+        for nothing in ["null", "{}", "{bearer: null}", "{oauth2: null}"] {
+            assert_eq!(read(nothing), CredentialsConfig::None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_one_origin() {
+        for bearer in [
+            "{}",
+            "{token: a, token_path: b}",
+            "{token: '${EMPTY}'}",
+            "{scheme: x}",
+        ] {
+            let error = config_error(&with(&format!("{{bearer: {bearer}}}")));
+            assert_eq!(error.path(), "services.acme.credentials.bearer", "{bearer}");
+            assert_eq!(
+                error.message(),
+                "invalid config: specify a value for either the \"token\" or \"token_path\" field"
+            );
+        }
+    }
+
+    #[test]
+    fn other_methods_are_unsupported() {
+        for method in UNSUPPORTED {
+            let error = config_error(&with(&format!("{{bearer: {{token: a}}, {method}: {{}}}}")));
+            assert_eq!(error.kind(), ConfigErrorKind::Unsupported, "{method}");
+            assert_eq!(error.path(), format!("services.acme.credentials.{method}"));
+            assert!(
+                error.message().contains(&format!("`{}`", error.path())),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_methods_and_options_are_warned_about() {
+        assert_eq!(
+            warnings(&with("{baerer: {token: a}, bearer: {token: a, sheme: x}}")).len(),
+            2
+        );
+        let error = config_error(&with("{Bearer: {token: a}}"));
+        assert_eq!(error.message(), "expected the key to be `bearer`");
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let shown = format!("{:?}", config(&with("{bearer: {token: s3cr3t}}")));
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+        for bearer in [
+            "{token: \"s3cr3t\\n\"}",
+            "{token: s3cr3t, scheme: \"s3cr3t\\n\"}",
+            "{token: [s3cr3t]}",
+            "{token: s3cr3t, token_path: s3cr3t}",
+        ] {
+            let error = config_error(&with(&format!("{{bearer: {bearer}}}")));
+            assert!(
+                !format!("{error} {error:?}").contains("s3cr3t"),
+                "{error:?}"
+            );
+        }
+    }
+}

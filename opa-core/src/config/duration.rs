@@ -20,3 +20,32 @@ pub(crate) fn seconds(field: &Field<'_>, name: &str, min: i64) -> Result<Duratio
     }
     Ok(Duration::from_secs(seconds.unsigned_abs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Section;
+
+    #[test]
+    fn seconds_are_whole_and_bounded() {
+        let read = |json| {
+            let section = Section::from_json("x", &json);
+            seconds(&section.field(), "x", 1).map_err(|error| error.message().to_owned())
+        };
+        assert_eq!(read(1.into()), Ok(Duration::from_secs(1)));
+        assert_eq!(read(31_536_000.into()), Ok(Duration::from_secs(31_536_000)));
+        assert_eq!(read(0.into()), Err("'x' must be at least 1".to_owned()));
+        assert_eq!(
+            read(i64::MIN.into()),
+            Err("'x' must be at least 1".to_owned())
+        );
+        assert_eq!(
+            read(31_536_001.into()),
+            Err("'x' must be at most 31536000".to_owned())
+        );
+        assert_eq!(
+            read(0.5.into()),
+            Err("expected an integer, found `0.5`".to_owned())
+        );
+    }
+}

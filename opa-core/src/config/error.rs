@@ -98,6 +98,12 @@ impl ConfigError {
         }))
     }
 
+    /// Puts what the message is about before it.
+    pub(crate) fn about(mut self, subject: &str) -> Self {
+        self.0.message = format!("{subject}: {}", self.0.message);
+        self
+    }
+
     /// The class of the error.
     #[must_use]
     pub fn kind(&self) -> ConfigErrorKind {

@@ -75,3 +75,95 @@ fn read_delays(min: &Field<'_>, max: &Field<'_>) -> Result<(Duration, Duration),
         duration::seconds(max, "max_delay_seconds", 1)?,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ConfigErrorKind;
+    use super::super::testing::{config, config_error, warnings};
+    use super::*;
+    use crate::config::BundleConfig;
+
+    fn with(polling: &str) -> String {
+        format!("services: {{a: {{url: 'http://a.test'}}}}\nbundles: {{b: {{polling: {polling}}}}}")
+    }
+
+    fn read(polling: &str) -> PollingConfig {
+        let BundleConfig { polling, .. } = config(&with(polling)).bundles.remove(0);
+        polling
+    }
+
+    #[test]
+    fn defaults_are_those_of_opa() {
+        for polling in [
+            "null",
+            "{}",
+            "{min_delay_seconds: null, max_delay_seconds: null}",
+        ] {
+            let read = read(polling);
+            assert_eq!(read.min_delay, Duration::from_secs(60));
+            assert_eq!(read.max_delay, Duration::from_secs(120));
+            assert_eq!(read.long_polling_timeout, None);
+        }
+    }
+
+    #[test]
+    fn delays_are_read() {
+        let read = read(
+            "{min_delay_seconds: 1, max_delay_seconds: 2.0, long_polling_timeout_seconds: 45}",
+        );
+        assert_eq!(read.min_delay, Duration::from_secs(1));
+        assert_eq!(read.max_delay, Duration::from_secs(2));
+        assert_eq!(read.long_polling_timeout, Some(Duration::from_secs(45)));
+    }
+
+    #[test]
+    fn messages_are_those_of_opa() {
+        for (polling, message) in [
+            (
+                "{min_delay_seconds: 1}",
+                "polling configuration missing 'max_delay_seconds'",
+            ),
+            (
+                "{max_delay_seconds: 1}",
+                "polling configuration missing 'min_delay_seconds'",
+            ),
+            (
+                "{min_delay_seconds: 2, max_delay_seconds: 1}",
+                "max polling delay must be >= min polling delay",
+            ),
+            (
+                "{long_polling_timeout_seconds: 0}",
+                "'long_polling_timeout_seconds' must be at least 1",
+            ),
+            // OPA accepts these and polls without a pause.
+            (
+                "{min_delay_seconds: 0, max_delay_seconds: 1}",
+                "'min_delay_seconds' must be at least 1",
+            ),
+            (
+                "{min_delay_seconds: 1, max_delay_seconds: 31536001}",
+                "'max_delay_seconds' must be at most 31536000",
+            ),
+        ] {
+            assert_eq!(
+                config_error(&with(polling)).message(),
+                format!("invalid configuration for bundle \"b\": {message}")
+            );
+        }
+    }
+
+    #[test]
+    fn options_of_newer_versions_are_unsupported() {
+        let error = config_error(&with("{superseded_etag_ttl_seconds: 60}"));
+        assert_eq!(error.kind(), ConfigErrorKind::Unsupported);
+        assert_eq!(
+            error.path(),
+            "bundles.b.polling.superseded_etag_ttl_seconds"
+        );
+    }
+
+    #[test]
+    fn unknown_options_are_warned_about() {
+        assert_eq!(warnings(&with("{min_delay: 1}")).len(), 1);
+    }
+}

@@ -182,3 +182,201 @@ fn read_timeout(reader: &mut Reader<'_>) -> Result<Option<Duration>, ConfigError
         None => Ok(Some(DEFAULT)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ConfigErrorKind;
+    use super::super::testing::{config, config_error, warnings};
+    use super::*;
+
+    fn one(options: &str) -> ServiceConfig {
+        config(&format!(
+            "services: {{acme: {{url: 'http://acme.test', {options}}}}}"
+        ))
+        .services
+        .remove(0)
+    }
+
+    fn one_error(options: &str) -> ConfigError {
+        config_error(&format!(
+            "services: {{acme: {{url: 'http://acme.test', {options}}}}}"
+        ))
+    }
+
+    #[test]
+    fn arrays_and_objects_mean_the_same() {
+        let array = config(
+            "services:\n- {name: b, url: 'http://b.test/'}\n- {name: a, url: 'http://a.test'}",
+        );
+        let object =
+            config("services: {b: {url: 'http://b.test', name: x}, a: {url: 'http://a.test'}}");
+        assert_eq!(array.services, object.services);
+        let names: Vec<_> = object.services.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let error = config_error(
+            "services: [{name: a, url: 'http://a.test'}, {name: a, url: 'http://b.test'}]",
+        );
+        assert_eq!(error.path(), "services.1");
+        assert_eq!(error.message(), "service `a` is defined twice");
+    }
+
+    #[test]
+    fn defaults_are_those_of_opa() {
+        assert_eq!(
+            one(""),
+            ServiceConfig {
+                name: "acme".to_owned(),
+                url: "http://acme.test".to_owned(),
+                headers: Vec::new(),
+                response_header_timeout: Some(Duration::from_secs(10)),
+                allow_insecure_tls: false,
+                tls: ServerTlsConfig::default(),
+                credentials: CredentialsConfig::None,
+            }
+        );
+    }
+
+    #[test]
+    fn urls_lose_their_trailing_slashes() {
+        for (text, url) in [
+            ("http://acme.test/", "http://acme.test"),
+            ("https://acme.test/v1///", "https://acme.test/v1"),
+            ("http://[::1]:8080/x", "http://[::1]:8080/x"),
+        ] {
+            let config = config(&format!("services: {{acme: {{url: '{text}'}}}}"));
+            assert_eq!(config.services[0].url, url);
+        }
+    }
+
+    #[test]
+    fn urls_are_checked_and_not_repeated() {
+        for url in [
+            "",
+            "acme.test",
+            "/x",
+            "ftp://u:s3cr3t@acme.test",
+            "http://",
+            "https:///",
+            "unix:///run/x",
+            "http://u:s3cr3t@a b",
+            "https://acme.test:99999",
+        ] {
+            let error = config_error(&format!("services: {{acme: {{url: '{url}'}}}}"));
+            assert_eq!(error.path(), "services.acme.url", "{url}");
+            assert!(
+                error
+                    .message()
+                    .starts_with("expected a URL that starts with"),
+                "{error}"
+            );
+            assert!(!error.to_string().contains("s3cr3t"), "{error}");
+        }
+        let error = config_error("services: {acme: {name: x}}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("opa.yaml:1:18: services.acme.url: "),
+            "{error}"
+        );
+        let error = config_error("services: [{url: 5}]");
+        assert_eq!(
+            error.to_string(),
+            "opa.yaml:1:18: services.0.url: expected a string, found a number"
+        );
+    }
+
+    #[test]
+    fn headers_are_checked_sorted_and_sensitive() {
+        let service = one("headers: {X-B: '2', x-a: s3cr3t, x-c: null}");
+        let names: Vec<_> = service
+            .headers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(names, ["x-a", "x-b", "x-c"]);
+        assert_eq!(service.headers[2].1, "");
+        assert!(!format!("{service:?}").contains("s3cr3t"));
+        for (headers, path) in [
+            ("{'x y': a}", "services.acme.headers.x y"),
+            ("{x: \"s3cr3t\\n\"}", "services.acme.headers.x"),
+            ("{x: 1}", "services.acme.headers.x"),
+            ("{x-a: s3cr3t, X-A: s3cr3t}", "services.acme.headers.X-A"),
+            ("[a]", "services.acme.headers"),
+        ] {
+            let error = one_error(&format!("headers: {headers}"));
+            assert_eq!(error.path(), path);
+            assert!(!error.to_string().contains("s3cr3t"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_timeout_may_be_switched_off() {
+        let timeout =
+            |text| one(&format!("response_header_timeout_seconds: {text}")).response_header_timeout;
+        assert_eq!(timeout("3"), Some(Duration::from_secs(3)));
+        assert_eq!(timeout("0"), None);
+        assert_eq!(timeout("null"), Some(Duration::from_secs(10)));
+        let error = one_error("response_header_timeout_seconds: -1");
+        assert_eq!(
+            error.message(),
+            "'response_header_timeout_seconds' must be at least 0"
+        );
+    }
+
+    #[test]
+    fn tls_is_read() {
+        let service =
+            one("allow_insecure_tls: true, tls: {ca_cert: /ca.pem, system_ca_required: true}");
+        assert!(service.allow_insecure_tls);
+        assert_eq!(service.tls.ca_cert, Some("/ca.pem".into()));
+        assert!(service.tls.system_ca_required);
+        assert_eq!(one_error("tls: true").path(), "services.acme.tls");
+    }
+
+    #[test]
+    fn types_are_unsupported_or_unknown() {
+        assert_eq!(one("type: ''"), one(""));
+        for kind in ["oci", "OCI"] {
+            let error = one_error(&format!("type: {kind}"));
+            assert_eq!(error.kind(), ConfigErrorKind::Unsupported);
+            assert_eq!(
+                error.message(),
+                format!("`services.acme.type: {kind}` is not supported by this version")
+            );
+        }
+        assert_eq!(
+            one_error("type: s3").message(),
+            "expected `oci` or nothing, found `s3`"
+        );
+    }
+
+    #[test]
+    fn unknown_options_are_warned_about() {
+        assert_eq!(
+            warnings("services:\n- name: a\n  urll: x\n  url: http://a.test\n  tls: {x: 1}"),
+            [
+                "opa.yaml:5:9: services.0.tls.x: unknown configuration option \
+                 \"services.0.tls.x\" encountered",
+                "opa.yaml:3:3: services.0.urll: unknown configuration option \
+                 \"services.0.urll\" encountered",
+            ]
+        );
+    }
+
+    #[test]
+    fn services_are_an_array_or_an_object() {
+        for text in ["services: x", "services: 1", "services: true"] {
+            assert!(
+                config_error(text)
+                    .message()
+                    .starts_with("expected an array or an object")
+            );
+        }
+        assert_eq!(config_error("services: [null]").path(), "services.0");
+        assert_eq!(config_error("services: {a: null}").path(), "services.a");
+    }
+}

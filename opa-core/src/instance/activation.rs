@@ -3,8 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Instance, Snapshot};
-use super::policy_store::Compiled;
-use crate::bundle::{self, Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
 use crate::plugin::BundleRevision;
 
@@ -25,34 +24,43 @@ impl Instance {
         loaded: &mut Loaded,
         name: &Arc<str>,
         bundle: Arc<Bundle>,
+        size: u64,
     ) -> Result<(), ActivationError> {
         let Some(profile) = self.profile() else { return Ok(()) };
+        let revision = bundle.revision().cloned();
         let mut candidate = loaded.0.clone();
         candidate.insert(Arc::clone(name), bundle);
-        let merged = bundle::merge(candidate.iter().map(|(name, bundle)| (&**name, &**bundle)))?;
+        let union = Union::of(&candidate)?;
         let complete = profile.bundles.iter().all(|bundle| candidate.contains_key(bundle));
         if !complete {
             loaded.0 = candidate;
             return Ok(());
         }
-        let modules = ModuleSet::new(merged.modules().iter().map(|module| {
+        let modules = ModuleSet::new(union.modules().iter().map(|module| {
             let file = module.file();
             Module::new(Arc::clone(module.id()), Arc::clone(file.source()), file.rego_version())
         }));
-        let data = (merged.data(), merged.data_digest());
+        let data = (union.data(), union.data_digest());
         let engine = &*self.shared.engine;
-        let Compiled { policy, bound } = self.shared.store.bound(engine, &modules, data)?;
+        let compiled = self.shared.store.bound(engine, &modules, data)?;
         let revisions: Arc<[_]> = candidate
             .iter()
             .map(|(name, bundle)| BundleRevision {
                 name: Arc::clone(name),
-                revision: bundle.shared_revision(),
+                revision: bundle.revision().cloned(),
             })
             .collect();
-        let snapshot =
-            Snapshot::new(Arc::clone(profile), bound, revisions, policy.defines_system_log())
-                .map_err(CompileErrors::from)?;
+        let snapshot = Snapshot::new(Arc::clone(profile), compiled, revisions)
+            .map_err(CompileErrors::from)?;
         self.shared.hooks.reach("activation: before the swap");
+        // Before the swap: whoever sees the instance ready sees which revision is.
+        let now = self.now();
+        self.note_bundle(name, |status| {
+            status.active_revision = revision;
+            status.last_successful_activation = Some(now);
+            status.size = Some(size);
+            status.clear_error();
+        });
         if self.install(Arc::new(snapshot)) {
             loaded.0 = candidate;
             self.warn_of_dry_run();

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath};
+use super::policy_store::Compiled;
+use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
 use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
 
 /// How many paths are kept prepared. Paths come from routes and code, so more are a sign of paths
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     /// withheld from events.
     pub(crate) withholds: bool,
     default: Entrypoint,
+    /// Kept so that other apps find it as long as this one uses what was made of it.
+    _policy: Arc<dyn Policy>,
     prepared: ArcSwap<HashMap<EntrypointPath, Entrypoint>>,
 }
 
@@ -39,12 +42,19 @@ impl Snapshot {
     /// When the engine can't prepare the profile's entrypoint.
     pub(crate) fn new(
         profile: Arc<Profile>,
-        bound: Arc<dyn Bound>,
+        Compiled { policy, bound }: Compiled,
         bundles: Arc<[BundleRevision]>,
-        withholds: bool,
     ) -> Result<Self, CompileError> {
         let default = bound.prepare(&profile.entrypoint)?;
-        Ok(Self { profile, bound, bundles, withholds, default, prepared: ArcSwap::default() })
+        Ok(Self {
+            profile,
+            bound,
+            bundles,
+            withholds: policy.defines_system_log(),
+            default,
+            _policy: policy,
+            prepared: ArcSwap::default(),
+        })
     }
 
     /// The prepared entrypoint at `path`, by default the configured one.

@@ -154,7 +154,7 @@ impl Poll {
                 self.etag = etag.or_else(|| self.etag.take());
                 instance.note_bundle(&self.bundle, |status| {
                     status.last_successful_request = Some(now);
-                    (status.code, status.message, status.http_code) = (None, None, None);
+                    status.clear_error();
                 });
                 Ok(())
             }
@@ -190,20 +190,12 @@ impl Poll {
         let read = move || bundle::read(&*bytes, &limits);
         let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
         let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
-        let revision = bundle.shared_revision();
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);
-        let activate = move || activating.activate(&mut loaded, &name, bundle);
+        let activate = move || activating.activate(&mut loaded, &name, bundle, size);
         let activated = self.compile.run(activate).await.ok_or(PollError::Panic)?;
         activated.map_err(PollError::Activation)?;
-        let now = instance.now();
-        instance.note_bundle(&self.bundle, |status| {
-            status.active_revision = revision;
-            status.last_successful_activation = Some(now);
-            status.size = Some(size);
-            (status.code, status.message, status.http_code) = (None, None, None);
-        });
         Ok(())
     }
 

@@ -92,3 +92,10 @@ pub struct BundleStatus {
     /// The server's answer, if that was the failure.
     pub http_code: Option<u16>,
 }
+
+impl BundleStatus {
+    /// A success follows the failure.
+    pub(crate) fn clear_error(&mut self) {
+        (self.code, self.message, self.http_code) = (None, None, None);
+    }
+}

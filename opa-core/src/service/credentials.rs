@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn bearer(token: BearerToken) -> CredentialsConfig {
-        CredentialsConfig::Bearer(BearerConfig::new(token))
+        CredentialsConfig::Bearer(BearerConfig { token, scheme: "Bearer".into() })
     }
 
     #[tokio::test]

@@ -43,10 +43,6 @@ impl Service {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Asks for `path` below the service's URL and waits for the response's headers, `pending`
     /// longer than the service's timeout.
     ///

@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use flate2::write::GzEncoder;
 use flate2::{Compress, Compression, FlushCompress};
+use opa_rego::RegoVersion;
 use tar::Header;
 
 use super::*;
-use crate::bundle::{BundleWriter, RegoVersion};
+use crate::bundle::BundleWriter;
 
 /// Builds archives that no decent writer would.
 #[derive(Default)]
@@ -315,7 +316,7 @@ fn content_that_does_not_parse_names_its_file() {
         (
             "a.rego",
             b"# nothing\nallow := true",
-            "/a.rego:2: expected a `package` clause first",
+            "/a.rego:2: rego_parse_error: package expected",
         ),
         (
             "data.json",

@@ -2,7 +2,7 @@
 
 use serde_json::Number;
 
-use super::node::Value;
+use crate::config::node::Value;
 
 /// Types an unquoted scalar. The error says what is wrong with it.
 pub(crate) fn plain(text: &str) -> Result<Value, String> {
@@ -48,10 +48,12 @@ fn number(text: &str, unsigned: &str) -> Result<Option<Number>, String> {
 /// Decimal digits. Integers beyond 64 bits are floats, as in OPA.
 fn integer(text: &str, digits: &str) -> Result<Number, String> {
     if digits.len() > 1 && digits.starts_with('0') {
-        return Err(format!(
-            "`{text}` is octal to OPA and decimal to YAML 1.2: write it without the leading zero \
-             or, if it is a text, in quotes"
-        ));
+        // The text isn't repeated: it may be a token that lacks its quotes.
+        return Err(
+            "expected no leading zero, which is octal to OPA and decimal to YAML 1.2: \
+                    leave it out or, if this is a text, put it in quotes"
+                .to_owned(),
+        );
     }
     let small = text
         .parse::<i64>()
@@ -86,7 +88,7 @@ mod tests {
 
     fn typed(text: &str) -> Json {
         let value = plain(text).unwrap();
-        super::super::node::Node {
+        crate::config::node::Node {
             value,
             position: None,
             per_app: false,
@@ -170,7 +172,7 @@ mod tests {
     fn leading_zeros_are_refused_because_opa_reads_octal() {
         for text in ["010", "-007", "00", "+08"] {
             assert!(
-                plain(text).is_err_and(|message| message.contains(text)),
+                plain(text).is_err_and(|message| !message.contains(text)),
                 "{text}"
             );
         }

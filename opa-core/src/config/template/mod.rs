@@ -1,5 +1,15 @@
 //! A configuration file before it is filled for an app.
 
+mod builder;
+mod placeholder;
+mod position;
+mod render;
+mod scalar;
+mod scan;
+mod tags;
+mod tree;
+mod yaml;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -10,11 +20,11 @@ use super::document::Document;
 use super::env::EnvPolicy;
 use super::error::{ConfigError, ConfigErrorKind, Location, Position};
 use super::load::Config;
-use super::placeholder::{Kind, Placeholder, Placeholders, Tokenised, tokenise};
-use super::position::Cursor;
-use super::render::render;
-use super::tree::Tree;
-use super::yaml;
+use placeholder::{Placeholder, Placeholders, Tokenised, tokenise};
+use position::Cursor;
+use render::render;
+use scan::Kind;
+use tree::Tree;
 
 /// A configuration file, parsed once and filled for each app.
 ///
@@ -22,7 +32,8 @@ use super::yaml;
 /// (Skipper's). See the [module docs](super) for their rules.
 pub struct Template {
     file: Arc<str>,
-    root: Arc<Tree>,
+    /// `None` for an empty file.
+    root: Option<Arc<Tree>>,
     placeholders: Placeholders,
 }
 
@@ -43,6 +54,7 @@ impl Template {
             return Err(too_large(file));
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        check_printable(&file, text)?;
         let tokenised = tokenise(text).map_err(|too_many| {
             let message = format!("expected at most {} placeholders", too_many.limit);
             error(
@@ -121,7 +133,13 @@ impl Template {
     /// A variable within `services`, `keys` or any `credentials` is unset or forbidden, or the
     /// filled document has a key twice.
     pub fn render(&self, app: &str, env: &EnvPolicy) -> Result<Document, ConfigError> {
-        let (root, warnings) = render(&self.root, &self.placeholders, &self.file, app, env)?;
+        let (root, warnings) = render(
+            self.root.as_deref(),
+            &self.placeholders,
+            &self.file,
+            app,
+            env,
+        )?;
         Ok(Document::new(self.file.clone(), app, root, warnings))
     }
 
@@ -148,7 +166,36 @@ impl fmt::Debug for Template {
     }
 }
 
-fn parse_tree(file: &Arc<str>, tokenised: &Tokenised) -> Result<Arc<Tree>, ConfigError> {
+/// Refuses characters that YAML 1.2 doesn't call printable (§5.1), and those that OPA's parser
+/// takes for a line break (as YAML 1.1 did) and YAML 1.2 for a letter, so that one text can't mean
+/// two things.
+fn check_printable(file: &Arc<str>, text: &str) -> Result<(), ConfigError> {
+    let refused = |c: char| {
+        (c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
+            || matches!(
+                c,
+                '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+            )
+    };
+    let Some((at, c)) = text.char_indices().find(|(_, c)| refused(*c)) else {
+        return Ok(());
+    };
+    let mut cursor = Cursor::START;
+    cursor.advance(text.get(..at).unwrap_or_default());
+    let message = format!(
+        "expected a printable character, found U+{:04X}",
+        u32::from(c)
+    );
+    Err(error(
+        ConfigErrorKind::Syntax,
+        file,
+        Some(cursor.into()),
+        "",
+        message,
+    ))
+}
+
+fn parse_tree(file: &Arc<str>, tokenised: &Tokenised) -> Result<Option<Arc<Tree>>, ConfigError> {
     let unknown = || {
         tokenised
             .placeholders
@@ -226,8 +273,8 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{env, env_with, json, render, render_error};
     use super::*;
+    use crate::config::testing::{env, env_with, json, render, render_error};
     use serde_json::{Value as Json, json};
 
     /// `text` with the app `app` and `A` set to `value`.
@@ -542,7 +589,7 @@ mod tests {
 
     #[test]
     fn apps_share_what_holds_no_placeholder() {
-        use super::super::node::Value;
+        use crate::config::node::Value;
         let template = Template::parse("opa.yaml", "a: {b: 1}\nc: {{ .bundlename }}\n").unwrap();
         let shared = |app| match &template.render(app, &env()).unwrap().field().node().value {
             Value::Object(entries) => match &entries[0].node.value {
@@ -575,7 +622,7 @@ mod tests {
         assert!(
             error
                 .message()
-                .starts_with("the values of placeholders add up"),
+                .starts_with("the filled placeholders add up"),
             "{error}"
         );
     }
@@ -589,6 +636,22 @@ mod tests {
         let with_mark = parse(b"\xef\xbb\xbfa: ${A}\r\nb: 2\r\n").unwrap();
         let document = with_mark.render("orders", &env()).unwrap();
         assert_eq!(document.to_json(), json!({"a": 1, "b": 2}));
+    }
+
+    #[test]
+    fn characters_that_parsers_disagree_about_are_refused() {
+        let error = render_error("a: 1\nb: x\u{85}services: y");
+        assert_eq!(
+            error.to_string(),
+            "opa.yaml:2:5: expected a printable character, found U+0085"
+        );
+        for c in ['\0', '\u{1b}', '\u{7f}', '\u{2028}', '\u{2029}', '\u{feff}'] {
+            assert_eq!(
+                render_error(&format!("a: 'x{c}'")).kind(),
+                ConfigErrorKind::Syntax
+            );
+        }
+        assert_eq!(json("a: \"\\u2028\\0\""), json!({"a": "\u{2028}\0"}));
     }
 
     #[test]

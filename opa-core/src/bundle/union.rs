@@ -1,5 +1,6 @@
 //! Makes one set of modules and one tree of data of all bundles of an app.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use opa_rego::Value;
@@ -11,23 +12,59 @@ use super::{Bundle, ModuleFile, roots};
 
 /// All policies and all data of an app.
 #[derive(Debug, Clone)]
-pub struct Merged {
-    modules: Vec<MergedModule>,
+pub struct Union {
+    modules: Vec<UnionModule>,
     data: Value,
     data_digest: [u8; 32],
 }
 
 /// A policy file with the name under which OPA stores it.
 #[derive(Debug, Clone)]
-pub struct MergedModule {
+pub struct UnionModule {
     id: Arc<str>,
     file: ModuleFile,
 }
 
-impl Merged {
+impl Union {
+    /// Merges the bundles of an app, by their names in the configuration.
+    ///
+    /// Of each bundle only the data at its roots is taken, as in OPA.
+    ///
+    /// # Errors
+    ///
+    /// Two bundles have overlapping roots, or data that is no object stands at or above the
+    /// package of a policy, so that its rules could not be reached. (Data at the path of a single
+    /// rule is for the engine to find, which knows the rules.)
+    pub fn of(bundles: &BTreeMap<Arc<str>, Arc<Bundle>>) -> Result<Self, BundleError> {
+        let roots = bundles.iter();
+        roots::check_disjoint(roots.map(|(name, bundle)| (&**name, bundle.manifest().roots())))?;
+
+        let mut modules = Vec::new();
+        let mut tree = Tree::new();
+        for (name, bundle) in bundles {
+            modules.extend(
+                bundle
+                    .modules()
+                    .iter()
+                    .map(|file| UnionModule::new(name, file)),
+            );
+            take_data(&mut tree, name, bundle)?;
+        }
+        modules.sort_by(|a, b| a.id.cmp(&b.id));
+        let data = tree.finish();
+        for module in &modules {
+            check_package(module, &data)?;
+        }
+        Ok(Self {
+            data_digest: data_digest(bundles.values()),
+            modules,
+            data,
+        })
+    }
+
     /// The policy files, sorted by id.
     #[must_use]
-    pub fn modules(&self) -> &[MergedModule] {
+    pub fn modules(&self) -> &[UnionModule] {
         &self.modules
     }
 
@@ -44,7 +81,14 @@ impl Merged {
     }
 }
 
-impl MergedModule {
+impl UnionModule {
+    fn new(bundle: &str, file: &ModuleFile) -> Self {
+        Self {
+            id: Arc::from(format!("{}{}", bundle.trim_end_matches('/'), file.path())),
+            file: file.clone(),
+        }
+    }
+
     /// `<bundle>/<path>`, as in OPA's policy API and error messages.
     #[must_use]
     pub fn id(&self) -> &Arc<str> {
@@ -58,79 +102,22 @@ impl MergedModule {
     }
 }
 
-/// Merges bundles, each given with its name in the configuration. The order does not matter.
-///
-/// Of each bundle only the data at its roots is taken, as in OPA.
-///
-/// # Errors
-///
-/// Two bundles have the same name or overlapping roots, or data that is no object stands at or
-/// above the package of a policy, so that its rules could not be reached. (Data at the path of a
-/// single rule is for the engine to find, which knows the rules.)
-pub fn merge<'a>(
-    bundles: impl IntoIterator<Item = (&'a str, &'a Bundle)>,
-) -> Result<Merged, BundleError> {
-    let mut bundles: Vec<(&str, &Bundle)> = bundles.into_iter().collect();
-    bundles.sort_by_key(|(name, _)| *name);
-    check_names(&bundles)?;
-    roots::check_disjoint(
-        bundles
-            .iter()
-            .map(|(name, bundle)| (*name, bundle.manifest().roots())),
-    )?;
-
-    let mut modules = Vec::new();
-    let mut tree = Tree::new();
-    for (name, bundle) in &bundles {
-        modules.extend(bundle.modules().iter().map(|file| MergedModule {
-            id: Arc::from(format!("{}{}", name.trim_end_matches('/'), file.path())),
-            file: file.clone(),
-        }));
-        take_data(&mut tree, name, bundle)?;
-    }
-    modules.sort_by(|a, b| a.id.cmp(&b.id));
-    let data = tree.finish();
-    for module in &modules {
-        check_package(module, &data)?;
-    }
-    Ok(Merged {
-        data_digest: data_digest(&bundles),
-        modules,
-        data,
-    })
-}
-
-fn check_names(bundles: &[(&str, &Bundle)]) -> Result<(), BundleError> {
-    let same = bundles.windows(2).find_map(|pair| match pair {
-        [(a, _), (b, _)] if a == b => Some(a),
-        _ => None,
-    });
-    match same {
-        None => Ok(()),
-        Some(name) => Err(BundleError::new(
-            BundleErrorKind::Entry,
-            format!("two bundles have the name `{name}`"),
-        )),
-    }
-}
-
 /// Takes the data at the roots of a bundle. Empty objects on the way to a root stay behind.
-fn take_data(tree: &mut Tree, name: &str, bundle: &Bundle) -> Result<(), BundleError> {
-    let file = Arc::from(name);
+fn take_data(tree: &mut Tree, name: &Arc<str>, bundle: &Bundle) -> Result<(), BundleError> {
     for root in bundle.manifest().roots() {
         let path: Vec<&str> = roots::segments(root).collect();
         let at_root = path
             .iter()
             .try_fold(bundle.data(), |value, segment| value.get(segment));
         if let Some(value) = at_root {
-            tree.insert(&path, value.clone(), &file)?;
+            tree.insert(&path, value.clone(), name)?;
         }
     }
     Ok(())
 }
 
 /// OPA's check of rules against data, as far as the package alone tells.
-fn check_package(module: &MergedModule, data: &Value) -> Result<(), BundleError> {
+fn check_package(module: &UnionModule, data: &Value) -> Result<(), BundleError> {
     if !module.file.has_rules {
         return Ok(());
     }
@@ -163,10 +150,9 @@ fn check_package(module: &MergedModule, data: &Value) -> Result<(), BundleError>
 }
 
 /// Which part of the data is taken depends on the roots, so they go in too.
-fn data_digest(bundles: &[(&str, &Bundle)]) -> [u8; 32] {
+fn data_digest<'a>(bundles: impl Iterator<Item = &'a Arc<Bundle>>) -> [u8; 32] {
     let parts: Vec<[u8; 32]> = bundles
-        .iter()
-        .map(|(_, bundle)| {
+        .map(|bundle| {
             let roots = bundle.manifest().roots().iter();
             let roots = roots.map(|root| (root.as_str(), [0; 32]));
             let data = ("data", bundle.data_digest());
@@ -181,13 +167,18 @@ mod tests {
     use super::super::BundleWriter;
     use super::*;
 
-    fn bundle(roots: &[&str], modules: &[(&str, &str)], data: &str) -> Bundle {
+    fn bundle(roots: &[&str], modules: &[(&str, &str)], data: &str) -> Arc<Bundle> {
         let mut writer = BundleWriter::new().roots(roots.iter().copied()).unwrap();
         for (path, source) in modules {
             writer = writer.module(path, *source).unwrap();
         }
         let data = Value::from_json(data.as_bytes()).unwrap();
-        writer.data("", &data).unwrap().bundle().unwrap()
+        Arc::new(writer.data("", &data).unwrap().bundle().unwrap())
+    }
+
+    fn merge<const N: usize>(bundles: [(&str, &Arc<Bundle>); N]) -> Result<Union, BundleError> {
+        let named = bundles.map(|(name, bundle)| (Arc::from(name), Arc::clone(bundle)));
+        Union::of(&BTreeMap::from(named))
     }
 
     #[test]
@@ -233,8 +224,6 @@ mod tests {
         let error = merge([("two", &b), ("one", &a)]).unwrap_err();
         assert_eq!(error.kind(), BundleErrorKind::Roots);
         assert!(error.to_string().contains("these bundles: [one, two]"));
-        let error = merge([("one", &a), ("one", &a)]).unwrap_err();
-        assert_eq!(error.to_string(), "two bundles have the name `one`");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::error::Position;
-use super::node::{Entry, Node, Value};
+use super::scalar;
+use crate::config::error::Position;
+use crate::config::node::{Entry, Node, Value};
 
 /// A node of a template. What holds no placeholder is finished and shared by all apps.
 pub(crate) enum Tree {
@@ -90,11 +91,11 @@ impl Typing {
     pub(crate) fn value(self, text: &str) -> Result<Value, String> {
         let Self::Tagged(kind) = self else {
             return match self {
-                Self::Plain => super::scalar::plain(text),
+                Self::Plain => scalar::plain(text),
                 _ => Ok(Value::String(text.into())),
             };
         };
-        let value = super::scalar::plain(text)?;
+        let value = scalar::plain(text)?;
         let fits = match (&value, kind) {
             (Value::Null, ScalarKind::Null)
             | (Value::Bool(_), ScalarKind::Bool)
@@ -118,6 +119,50 @@ impl ScalarKind {
             Self::Integer => "an integer",
             Self::Float => "a number",
         }
+    }
+}
+
+/// An array, finished if it holds no placeholder.
+pub(crate) fn finish_array(items: Vec<Arc<Tree>>, position: Position) -> Tree {
+    let constant: Option<Arc<[Node]>> = items.iter().map(|item| constant(item)).collect();
+    match constant {
+        Some(items) => Tree::Const(Node {
+            value: Value::Array(items),
+            position: Some(position),
+            per_app: false,
+        }),
+        None => Tree::Array { items, position },
+    }
+}
+
+/// An object, put together now if it holds no placeholder.
+pub(crate) fn finish_object(tree: ObjectTree) -> Result<Tree, Defect> {
+    let entries: Option<Vec<Entry>> = tree
+        .entries
+        .iter()
+        .map(|(key, value)| {
+            let KeyText::Const(text) = &key.text else {
+                return None;
+            };
+            let key_position = Some(key.position);
+            Some(Entry {
+                key: text.clone(),
+                key_position,
+                node: constant(value)?,
+            })
+        })
+        .collect();
+    let merges: Option<Vec<Node>> = tree.merges.iter().map(|merge| constant(merge)).collect();
+    match (entries, merges) {
+        (Some(entries), Some(merges)) => object(entries, &merges, tree.position).map(Tree::Const),
+        _ => Ok(Tree::Object(tree)),
+    }
+}
+
+fn constant(tree: &Tree) -> Option<Node> {
+    match tree {
+        Tree::Const(node) => Some(node.clone()),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Positions in a text, and the way back to them after placeholders became tokens.
 
-use super::error::Position;
+use crate::config::error::Position;
 
 /// A position while text passes by.
 ///

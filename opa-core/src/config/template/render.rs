@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use super::env::{EnvPolicy, Lookedup};
-use super::error::{ConfigError, ConfigErrorKind, Location, Position, Warning};
-use super::field::join;
-use super::node::{Entry, Node, Value};
-use super::placeholder::{Kind, Placeholder, Placeholders};
+use super::placeholder::{Placeholder, Placeholders};
+use super::scan::Kind;
 use super::tree::{
     Defect, Key, KeyText, ObjectTree, Piece, Scalar, Tree, Typing, key_text, object,
 };
-use super::yaml::MAX_EXPANDED;
+use crate::config::env::{EnvPolicy, Lookedup};
+use crate::config::error::{ConfigError, ConfigErrorKind, Location, Position, Warning};
+use crate::config::field::join;
+use crate::config::node::{Entry, Node, Value};
+
+/// How many bytes a document's filled scalars may have in all.
+const MAX_FILLED: usize = 32 << 20;
 
 /// Fills the tree for `app`.
 pub(crate) fn render(
-    tree: &Tree,
+    tree: Option<&Tree>,
     placeholders: &Placeholders,
     file: &Arc<str>,
     app: &str,
@@ -29,7 +32,14 @@ pub(crate) fn render(
         filled: 0,
         warnings: Vec::new(),
     };
-    let root = renderer.node(tree, &Place::root())?;
+    let root = match tree {
+        Some(tree) => renderer.node(tree, &Place::root())?,
+        None => Node {
+            value: Value::Null,
+            position: None,
+            per_app: false,
+        },
+    };
     Ok((root, renderer.warnings))
 }
 
@@ -196,9 +206,8 @@ impl Renderer<'_> {
             }
         }
         self.filled = self.filled.saturating_add(text.len());
-        if self.filled > MAX_EXPANDED {
-            let message =
-                format!("the values of placeholders add up to more than {MAX_EXPANDED} bytes");
+        if self.filled > MAX_FILLED {
+            let message = format!("the filled placeholders add up to more than {MAX_FILLED} bytes");
             return Err(self.invalid(Defect::new(scalar.position, message), place));
         }
         // White space around an unquoted word is never part of it.
