@@ -16,6 +16,7 @@ pub mod plugin;
 pub mod service;
 
 mod app_id;
+mod entrypoint_path;
 mod reason;
 
 pub use app_id::{AppId, InvalidAppId};

@@ -4,6 +4,7 @@
 //!   JSON is read by [`Value::from_json`] and written by [`Value::write_json`].
 //! - [`eval`]: what an evaluation is given and what it answers.
 //! - [`builtin`]: functions of the user's own.
+//! - [`token`]: the tokens of Rego source text.
 
 pub use json::JsonError;
 pub use number::Number;
@@ -15,4 +16,5 @@ pub mod eval;
 mod json;
 mod number;
 mod rego_version;
+pub mod token;
 pub mod value;

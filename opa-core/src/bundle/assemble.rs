@@ -200,7 +200,7 @@ impl Policy {
         let package = package(&self.source).map_err(|error| {
             BundleError::new(
                 BundleErrorKind::Module,
-                format!("{path}:{}: expected {}", error.line, error.expected),
+                format!("{path}:{}: rego_parse_error: {}", error.line, error.message),
             )
         })?;
         if !owned.contains(package.path.iter().map(String::as_str)) {

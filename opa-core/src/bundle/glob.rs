@@ -5,6 +5,8 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Glob {
     parts: Vec<Part>,
+    /// The one text that it matches, if it has no wildcards. `opa build` names files so.
+    literal: Option<String>,
 }
 
 /// Groups nested deeper are refused, since matching recurses over them.
@@ -38,14 +40,25 @@ impl Glob {
         let mut parser = Parser {
             rest: pattern.chars().peekable(),
         };
-        Ok(Self {
-            parts: parser.sequence(0)?,
-        })
+        let parts = parser.sequence(0)?;
+        let literal = parts.iter().map(Part::literal).collect();
+        Ok(Self { parts, literal })
     }
 
-    /// Whether the pattern matches the whole text. The work is bounded by the product of both
-    /// lengths: positions are followed as a set, without backtracking.
+    /// An upper bound of the steps that matching takes.
+    pub(super) fn cost(&self, text: &str) -> u64 {
+        match self.literal {
+            Some(_) => 1,
+            None => (count(&self.parts) as u64).saturating_mul(text.len() as u64 + 1),
+        }
+    }
+
+    /// Whether the pattern matches the whole text. Positions are followed as a set, without
+    /// backtracking.
     pub(super) fn matches(&self, text: &str) -> bool {
+        if let Some(literal) = &self.literal {
+            return literal == text;
+        }
         let text: Vec<char> = text.chars().collect();
         let mut start = vec![false; text.len() + 1];
         if let Some(first) = start.first_mut() {
@@ -53,6 +66,27 @@ impl Glob {
         }
         follow(&self.parts, start, &text).last() == Some(&true)
     }
+}
+
+impl Part {
+    fn literal(&self) -> Option<char> {
+        match self {
+            Self::Char(char) => Some(*char),
+            _ => None,
+        }
+    }
+}
+
+fn count(parts: &[Part]) -> usize {
+    let inner = parts.iter().map(|part| match part {
+        Part::Alternatives(alternatives) => alternatives.iter().map(|parts| 1 + count(parts)).sum(),
+        Part::Class {
+            set: Set::Of(chars),
+            ..
+        } => chars.len(),
+        _ => 0,
+    });
+    parts.len() + inner.sum::<usize>()
 }
 
 struct Parser<'a> {

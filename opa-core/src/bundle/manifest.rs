@@ -7,10 +7,13 @@ use opa_rego::{RegoVersion, Value};
 use super::error::{BundleError, BundleErrorKind};
 use super::glob::Glob;
 use super::roots;
+use fields::Fields;
+
+mod fields;
 
 /// Matching all patterns of `file_rego_versions` against all policy files may cost this many
 /// steps; a bundle that asks for more is refused.
-const MAX_GLOB_STEPS: u64 = 100_000_000;
+const MAX_GLOB_STEPS: u64 = 50_000_000;
 
 /// What a bundle says about itself: its revision, the roots that it owns, the Rego version of its
 /// policies, and metadata for its readers.
@@ -53,7 +56,6 @@ impl Manifest {
     /// Rego version is unknown or a pattern of `file_rego_versions` is faulty. Policies compiled
     /// to WebAssembly (`wasm`) and Rego version 2 are not supported.
     pub fn from_json(bytes: &[u8]) -> Result<Self, BundleError> {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let document = Value::from_json(bytes).map_err(|error| {
             BundleError::with_source(
                 BundleErrorKind::Manifest,
@@ -220,11 +222,7 @@ pub(super) struct Versions<'a> {
 impl Versions<'_> {
     pub(super) fn of(&mut self, raw_path: &str) -> Result<RegoVersion, BundleError> {
         for file in &self.manifest.file_rego_versions {
-            if file.pattern == raw_path {
-                return Ok(file.version);
-            }
-            let cost = (file.pattern.len() as u64).saturating_mul(raw_path.len() as u64);
-            self.steps = self.steps.saturating_add(cost);
+            self.steps = self.steps.saturating_add(file.glob.cost(raw_path));
             if self.steps > MAX_GLOB_STEPS {
                 return Err(BundleError::new(
                     BundleErrorKind::Limit,
@@ -237,148 +235,6 @@ impl Versions<'_> {
             }
         }
         Ok(self.manifest.rego_version.unwrap_or_default())
-    }
-}
-
-/// The known keys of the document.
-#[derive(Default)]
-struct Fields<'a> {
-    revision: Option<&'a Value>,
-    roots: Option<&'a Value>,
-    wasm: Option<&'a Value>,
-    rego_version: Option<&'a Value>,
-    file_rego_versions: Option<&'a Value>,
-    metadata: Option<&'a Value>,
-}
-
-impl<'a> Fields<'a> {
-    fn new(document: &'a Value) -> Result<Self, BundleError> {
-        let object = document
-            .as_object()
-            .ok_or_else(|| fault("manifest must be an object".to_owned()))?;
-        let mut fields = Self::default();
-        for (key, value) in object.iter() {
-            let key = key.as_str().unwrap_or_default();
-            let Some(field) = fields.field(key) else {
-                continue;
-            };
-            if value.is_null() {
-                continue;
-            }
-            if field.replace(value).is_some() {
-                return Err(fault(format!(
-                    "manifest has key `{}` in several spellings",
-                    key.to_ascii_lowercase()
-                )));
-            }
-        }
-        Ok(fields)
-    }
-
-    /// Go's decoder, and with it OPA, does not look at the case of keys.
-    fn field(&mut self, key: &str) -> Option<&mut Option<&'a Value>> {
-        Some(match key.to_ascii_lowercase().as_str() {
-            "revision" => &mut self.revision,
-            "roots" => &mut self.roots,
-            "wasm" => &mut self.wasm,
-            "rego_version" => &mut self.rego_version,
-            "file_rego_versions" => &mut self.file_rego_versions,
-            "metadata" => &mut self.metadata,
-            _ => return None,
-        })
-    }
-
-    /// `opa build -t wasm` takes the rules of the entrypoints out of the policy files, so a
-    /// reader that only ignored the module would find them undefined.
-    fn refuse_wasm(&self) -> Result<(), BundleError> {
-        match self.wasm.map(|wasm| wasm.as_array().map(<[Value]>::len)) {
-            None | Some(Some(0)) => Ok(()),
-            _ => Err(BundleError::new(
-                BundleErrorKind::Unsupported,
-                "manifest has `wasm` resolvers, whose policies this version cannot evaluate: \
-                 expected a bundle built with target `rego`",
-            )),
-        }
-    }
-
-    fn revision(&self) -> Result<Arc<str>, BundleError> {
-        let Some(value) = self.revision else {
-            return Ok(Arc::from(""));
-        };
-        let text = value
-            .as_str()
-            .ok_or_else(|| wrong_type("revision", "a string"))?;
-        Ok(Arc::from(text))
-    }
-
-    fn roots(&self) -> Result<Vec<&'a str>, BundleError> {
-        let Some(value) = self.roots else {
-            return Ok(vec![""]);
-        };
-        let wrong = || wrong_type("roots", "a list of strings");
-        value
-            .as_array()
-            .ok_or_else(wrong)?
-            .iter()
-            .map(|root| root.as_str().ok_or_else(wrong))
-            .collect()
-    }
-
-    fn rego_version(&self) -> Result<Option<RegoVersion>, BundleError> {
-        let number = |value: &Value| {
-            let number = value.as_i64();
-            number.ok_or_else(|| wrong_type("rego_version", "0 or 1"))
-        };
-        self.rego_version
-            .map(|value| rego_version(number(value)?, ""))
-            .transpose()
-    }
-
-    fn file_rego_versions(&self) -> Result<Vec<FileRegoVersion>, BundleError> {
-        let Some(value) = self.file_rego_versions else {
-            return Ok(Vec::new());
-        };
-        let wrong = || wrong_type("file_rego_versions", "an object of patterns to 0 or 1");
-        let object = value.as_object().ok_or_else(wrong)?;
-        let files = object.iter().map(|(pattern, version)| {
-            let pattern = pattern.as_str().ok_or_else(wrong)?;
-            let number = version.as_i64().ok_or_else(wrong)?;
-            let version = rego_version(number, &format!(" for file '{pattern}'"))?;
-            let glob = Glob::new(pattern).map_err(|reason| {
-                fault(format!(
-                    "failed to compile glob pattern {pattern}: {reason}"
-                ))
-            })?;
-            Ok(FileRegoVersion {
-                pattern: pattern.to_owned(),
-                glob,
-                version,
-            })
-        });
-        files.collect()
-    }
-
-    fn metadata(&self) -> Result<Option<Value>, BundleError> {
-        match self.metadata {
-            Some(value) if value.as_object().is_none() => Err(wrong_type("metadata", "an object")),
-            value => Ok(value.cloned()),
-        }
-    }
-}
-
-fn rego_version(number: i64, of: &str) -> Result<RegoVersion, BundleError> {
-    match number {
-        0 => Ok(RegoVersion::V0),
-        1 => Ok(RegoVersion::V1),
-        2 => Err(BundleError::new(
-            BundleErrorKind::Unsupported,
-            format!(
-                "manifest has rego-version 2{of}, which this version does not support: expected 0 or 1"
-            ),
-        )),
-        other => Err(fault(format!(
-            "manifest has unknown rego-version {other}{of}"
-        ))),
     }
 }
 
@@ -492,18 +348,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn costly_patterns_are_refused() {
-        let patterns: Vec<String> = (0..2_000)
-            .map(|number| format!("\"{}{number}\":1", "*x".repeat(100)))
-            .collect();
-        let manifest = manifest(&format!(
+    fn with_patterns(patterns: impl Iterator<Item = String>) -> Manifest {
+        let patterns: Vec<String> = patterns.map(|pattern| format!("\"{pattern}\":0")).collect();
+        manifest(&format!(
             "{{\"file_rego_versions\":{{{}}}}}",
             patterns.join(",")
         ))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pattern_for_each_file_as_opa_build_writes_them() {
+        let name = |number: usize| format!("/a/long/path/to/the/policy/{number}.rego");
+        let manifest = with_patterns((0..2_000).map(name));
         let mut versions = manifest.versions();
-        let results = (0..1_000).map(|number| versions.of(&format!("/{number}.rego")));
+        for number in 0..2_000 {
+            assert_eq!(versions.of(&name(number)).unwrap(), RegoVersion::V0);
+        }
+    }
+
+    #[test]
+    fn costly_patterns_are_refused() {
+        let manifest = with_patterns((0..100).map(|number| format!("/{{a,b}}{number}*")));
+        let mut versions = manifest.versions();
+        let long = "x".repeat(4_000);
+        let results = (0..1_000).map(|_| versions.of(&long));
         let error = results.collect::<Result<Vec<_>, _>>().unwrap_err();
         assert_eq!(error.kind(), BundleErrorKind::Limit);
     }

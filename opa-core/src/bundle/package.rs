@@ -1,7 +1,11 @@
 //! Finds the package of a policy file, which decides whether it lies in the bundle's roots.
 //!
-//! Only the `package` clause is read: what follows is for the engine, whose error messages are
-//! better. The clause is the same in all Rego versions.
+//! Only the head of the file is read, up to the first rule: what follows is for the engine, whose
+//! error messages are better. The `package` clause is the same in all Rego versions.
+
+use std::iter::Peekable;
+
+use opa_rego::token::{Token, TokenError, TokenKind, Tokens, tokens};
 
 /// What the head of a policy file tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,162 +17,142 @@ pub(super) struct Package {
 }
 
 /// Why there is no readable `package` clause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PackageError {
     /// Counted from 1.
     pub(super) line: usize,
-    pub(super) expected: &'static str,
+    /// In OPA's words where it has some.
+    pub(super) message: String,
 }
 
 /// Reads the `package` clause at the head of a policy file.
 pub(super) fn package(source: &str) -> Result<Package, PackageError> {
-    let text = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let mut scanner = Scanner { text, rest: text };
-    scanner.clause().map_err(|expected| PackageError {
-        line: scanner.line(),
-        expected,
+    let mut head = Head {
+        tokens: tokens(source).peekable(),
+        line: 1,
+    };
+    head.keyword()?;
+    let path = head.path()?;
+    Ok(Package {
+        path,
+        has_rules: head.has_rules(),
     })
 }
 
-struct Scanner<'a> {
-    text: &'a str,
-    rest: &'a str,
+struct Head<'a> {
+    tokens: Peekable<Tokens<'a>>,
+    /// Where the last token stood.
+    line: usize,
 }
 
-impl<'a> Scanner<'a> {
-    fn clause(&mut self) -> Result<Package, &'static str> {
-        self.skip_blank();
-        if self.identifier() != Some("package") || !self.skip_blank() {
-            return Err("a `package` clause first");
+impl<'a> Head<'a> {
+    fn keyword(&mut self) -> Result<(), PackageError> {
+        match self.next()? {
+            Some(token) if token.is("package") => Ok(()),
+            Some(_) => Err(self.fault("package expected")),
+            None => Err(self.fault("empty module")),
         }
-        let first = self.identifier().ok_or("a name after `package`")?;
-        let mut path = vec![first.to_owned()];
+    }
+
+    /// `a.b["c"]`: no blanks but inside of brackets.
+    fn path(&mut self) -> Result<Vec<String>, PackageError> {
+        let (first, mut end) = self.name("expected a name after `package`")?;
+        let mut path = vec![first];
         loop {
-            if self.take('.') {
-                let name = self.identifier().ok_or("a name after `.`")?;
-                path.push(name.to_owned());
-            } else if self.take('[') {
-                path.push(self.bracket()?);
+            let segment = if self.take(".", end) {
+                let (name, end_of_name) = self.name("expected a name after `.`")?;
+                end = end_of_name;
+                name
+            } else if self.take("[", end) {
+                let segment = self.string()?;
+                match self.next()? {
+                    Some(token) if token.is("]") => end = end_of(&token),
+                    _ => return Err(self.fault("expected `]` after the string")),
+                }
+                segment
             } else {
-                break;
+                return Ok(path);
+            };
+            path.push(segment);
+        }
+    }
+
+    fn name(&mut self, expected: &str) -> Result<(String, usize), PackageError> {
+        match self.next()? {
+            Some(token) if token.kind == TokenKind::Identifier => {
+                Ok((token.text.to_owned(), end_of(&token)))
             }
-        }
-        Ok(Package {
-            path,
-            has_rules: self.has_rules(),
-        })
-    }
-
-    /// The string between `[` and `]`.
-    fn bracket(&mut self) -> Result<String, &'static str> {
-        self.skip_blank();
-        let segment = match self.rest.chars().next() {
-            Some('"') => self.quoted()?,
-            Some('`') => self.raw()?,
-            _ => return Err("a string between `[` and `]`"),
-        };
-        self.skip_blank();
-        if self.take(']') {
-            Ok(segment)
-        } else {
-            Err("`]` after the string")
+            _ => Err(self.fault(expected)),
         }
     }
 
-    fn quoted(&mut self) -> Result<String, &'static str> {
-        let mut escaped = false;
-        let end = self
-            .rest
-            .char_indices()
-            .skip(1)
-            .find(|(_, char)| {
-                let closes = *char == '"' && !escaped;
-                escaped = *char == '\\' && !escaped;
-                closes
-            })
-            .map(|(at, _)| at + 1)
-            .ok_or("the end of the string")?;
-        let (literal, rest) = self.rest.split_at(end);
-        let segment = serde_json::from_str(literal).map_err(|_| "a string with valid escapes")?;
-        self.rest = rest;
-        Ok(segment)
+    fn string(&mut self) -> Result<String, PackageError> {
+        match self.next()? {
+            Some(token) if token.kind == TokenKind::String => serde_json::from_str(token.text)
+                .map_err(|_| self.fault("expected a string with valid escapes")),
+            Some(token) if token.kind == TokenKind::RawString => {
+                Ok(token.text.trim_matches('`').to_owned())
+            }
+            _ => Err(self.fault("expected a string between `[` and `]`")),
+        }
     }
 
-    fn raw(&mut self) -> Result<String, &'static str> {
-        let inner = self.rest.strip_prefix('`').unwrap_or(self.rest);
-        let (segment, rest) = inner.split_once('`').ok_or("the end of the raw string")?;
-        self.rest = rest;
-        Ok(segment.to_owned())
-    }
-
-    /// Whether the rest has a line that is neither blank nor an import.
+    /// Whether anything but `import path` and `import path as name` is left. What can't be read
+    /// may be a rule.
     fn has_rules(&mut self) -> bool {
         loop {
-            self.skip_blank();
-            if self.rest.is_empty() {
-                return false;
+            match self.next() {
+                Ok(None) => return false,
+                Ok(Some(token)) if token.is("import") => {}
+                Ok(Some(token)) if token.is(";") => continue,
+                _ => return true,
             }
-            if self.identifier() != Some("import") {
+            if self.path().is_err() {
                 return true;
             }
-            // An import is `import path as name` with blanks between them.
-            self.skip_blank();
-            let end = self
-                .rest
-                .find(|char: char| char.is_ascii_whitespace() || matches!(char, '#' | ';'))
-                .unwrap_or(self.rest.len());
-            self.rest = self.rest.get(end..).unwrap_or_default();
-            let after_path = self.rest;
-            self.skip_blank();
-            if self.identifier() == Some("as") && self.skip_blank() {
-                self.identifier();
-            } else {
-                self.rest = after_path;
-            }
-        }
-    }
-
-    fn identifier(&mut self) -> Option<&'a str> {
-        let rest = self.rest;
-        let end = rest
-            .find(|char: char| !char.is_ascii_alphanumeric() && char != '_')
-            .unwrap_or(rest.len());
-        let (name, after) = rest.split_at_checked(end)?;
-        let first = name.chars().next()?;
-        if first.is_ascii_digit() {
-            return None;
-        }
-        self.rest = after;
-        Some(name)
-    }
-
-    /// Skips white space and comments; says whether there were any.
-    fn skip_blank(&mut self) -> bool {
-        let before = self.rest.len();
-        loop {
-            self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
-            let Some(comment) = self.rest.strip_prefix('#') else {
-                return self.rest.len() < before;
+            let alias = |token: &Result<Token<'_>, TokenError>| {
+                token.as_ref().is_ok_and(|token| token.is("as"))
             };
-            self.rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
-        }
-    }
-
-    fn take(&mut self, expected: char) -> bool {
-        match self.rest.strip_prefix(expected) {
-            Some(rest) => {
-                self.rest = rest;
-                true
+            if self.tokens.next_if(alias).is_some() && self.name("").is_err() {
+                return true;
             }
-            None => false,
         }
     }
 
-    fn line(&self) -> usize {
-        let read = self.text.len().saturating_sub(self.rest.len());
-        let read = self.text.as_bytes().get(..read).unwrap_or_default();
-        read.iter().filter(|byte| **byte == b'\n').count() + 1
+    /// Takes a token that stands right behind the last one.
+    fn take(&mut self, text: &str, at: usize) -> bool {
+        let expected = |token: &Result<Token<'_>, TokenError>| {
+            token
+                .as_ref()
+                .is_ok_and(|token| token.is(text) && token.offset == at)
+        };
+        self.tokens.next_if(expected).is_some()
     }
+
+    fn next(&mut self) -> Result<Option<Token<'a>>, PackageError> {
+        match self.tokens.next() {
+            None => Ok(None),
+            Some(Ok(token)) => {
+                self.line = token.line;
+                Ok(Some(token))
+            }
+            Some(Err(error)) => Err(PackageError {
+                line: error.line(),
+                message: error.message().to_owned(),
+            }),
+        }
+    }
+
+    fn fault(&self, message: &str) -> PackageError {
+        PackageError {
+            line: self.line,
+            message: message.to_owned(),
+        }
+    }
+}
+
+fn end_of(token: &Token<'_>) -> usize {
+    token.offset.saturating_add(token.text.len())
 }
 
 /// The clause as OPA prints it in messages: `package a.b["c-d"]`.
@@ -213,6 +197,9 @@ mod tests {
         assert_eq!(path("package a[\"b/c\"]"), ["a", "b/c"]);
         assert_eq!(path("package\r\n#x\r\n a"), ["a"]);
         assert_eq!(path("package _1;x"), ["_1"]);
+        // A blank ends the path.
+        assert_eq!(path("package a .b"), ["a"]);
+        assert_eq!(path("package a\n[1]"), ["a"]);
     }
 
     #[test]
@@ -220,7 +207,7 @@ mod tests {
         let has_rules = |source| package(source).unwrap().has_rules;
         assert!(!has_rules("package a\n# allow := true\n"));
         assert!(!has_rules(
-            "package a\nimport rego.v1\nimport data.b as c\nimport data[\"as\"] as # x\n d"
+            "package a\nimport rego.v1\nimport data.b as c; import data[\"a b\"] as # x\n d"
         ));
         assert!(has_rules("package a\nimport rego.v1\nallow := true"));
         assert!(has_rules("package a\nimport data.x\nas := 1"));
@@ -231,22 +218,33 @@ mod tests {
     fn faults_name_line_and_expectation() {
         let fault = |source| {
             let error = package(source).unwrap_err();
-            (error.line, error.expected)
+            (error.line, error.message)
         };
-        assert_eq!(fault(""), (1, "a `package` clause first"));
-        assert_eq!(fault("# only\n# comments"), (2, "a `package` clause first"));
-        assert_eq!(fault("\nallow := true"), (2, "a `package` clause first"));
-        assert_eq!(fault("packagea"), (1, "a `package` clause first"));
-        assert_eq!(fault("package 1a"), (1, "a name after `package`"));
-        assert_eq!(fault("package a."), (1, "a name after `.`"));
-        assert_eq!(fault("package a[1]"), (1, "a string between `[` and `]`"));
-        assert_eq!(fault("package a[\"b"), (1, "the end of the string"));
-        assert_eq!(fault("package a[`b"), (1, "the end of the raw string"));
-        assert_eq!(
-            fault("package a[\"\\q\"]"),
-            (1, "a string with valid escapes")
-        );
-        assert_eq!(fault("package a[\"b\"x"), (1, "`]` after the string"));
+        for (source, line, message) in [
+            ("", 1, "empty module"),
+            ("# only\n# comments", 1, "empty module"),
+            ("\nallow := true", 2, "package expected"),
+            ("packagea", 1, "package expected"),
+            ("\"package\" a", 1, "package expected"),
+            ("package", 1, "expected a name after `package`"),
+            ("package.a", 1, "expected a name after `package`"),
+            ("package\n\"a\"", 2, "expected a name after `package`"),
+            ("package a.", 1, "expected a name after `.`"),
+            ("package a[1]", 1, "expected a string between `[` and `]`"),
+            ("package a[\"b\"x", 1, "expected `]` after the string"),
+        ] {
+            assert_eq!(fault(source), (line, message.to_owned()), "{source}");
+        }
+        // What the tokenizer refuses.
+        for source in [
+            "package 1a",
+            "package a[\"\\q\"]",
+            "package a[\"b",
+            "package a[`b",
+            "\u{7}",
+        ] {
+            assert!(package(source).is_err(), "{source}");
+        }
     }
 
     #[test]

@@ -12,8 +12,10 @@ use opa_rego::Value;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use scalar::{Scalar, resolve};
+use tag::{check_collection, is_non_specific, tagged};
 
 mod scalar;
+mod tag;
 
 /// How deep collections may nest, as in JSON.
 const MAX_DEPTH: usize = 10_000;
@@ -97,11 +99,11 @@ impl Composer {
                 self.finish(node, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
-                collection_tag(tag.as_deref(), "seq")?;
+                check_collection(tag.as_deref(), "seq")?;
                 self.start(anchor, Items::List(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
-                collection_tag(tag.as_deref(), "map")?;
+                check_collection(tag.as_deref(), "map")?;
                 let items = Items::Object {
                     entries: Vec::new(),
                     merged: Vec::new(),
@@ -239,7 +241,7 @@ fn merge_sources(value: Value, merged: &mut Vec<Value>) -> Result<(), String> {
 
 fn scalar_node(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node, String> {
     let plain = style == ScalarStyle::Plain && tag.is_none();
-    let scalar = match tag {
+    let scalar = match tag.filter(|tag| !is_non_specific(tag)) {
         None if style == ScalarStyle::Plain => resolve(text),
         None => Scalar::Text,
         Some(tag) => tagged(text, tag)?,
@@ -254,45 +256,6 @@ fn scalar_node(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node
         weight: text.len().saturating_add(1),
         value: value?,
     })
-}
-
-fn tagged(text: &str, tag: &Tag) -> Result<Scalar, String> {
-    let scalar = resolve(text);
-    let name = match core_name(tag) {
-        Some(name) => name,
-        None if tag.handle.is_empty() && tag.suffix == "!" => "str",
-        None => return Err(unknown_tag(tag)),
-    };
-    match (name, scalar) {
-        ("str", _) => Ok(Scalar::Text),
-        ("null", Scalar::Null) => Ok(Scalar::Null),
-        ("bool", scalar @ Scalar::Bool(_))
-        | ("int", scalar @ Scalar::Int(_))
-        | ("float", scalar @ Scalar::Float(_)) => Ok(scalar),
-        ("float", Scalar::Int(_)) => {
-            let number = text.replace('_', "").parse();
-            number
-                .map(Scalar::Float)
-                .map_err(|_| format!("`{text}` is not a number in decimal"))
-        }
-        ("null" | "bool" | "int" | "float", _) => Err(format!("`{text}` is not of type `{tag}`")),
-        _ => Err(unknown_tag(tag)),
-    }
-}
-
-fn collection_tag(tag: Option<&Tag>, expected: &str) -> Result<(), String> {
-    match tag {
-        Some(tag) if core_name(tag) != Some(expected) => Err(unknown_tag(tag)),
-        _ => Ok(()),
-    }
-}
-
-fn core_name(tag: &Tag) -> Option<&str> {
-    tag.is_yaml_core_schema().then_some(tag.suffix.as_str())
-}
-
-fn unknown_tag(tag: &Tag) -> String {
-    format!("tag `{tag}` has no meaning in data: expected one of YAML's core schema")
 }
 
 fn fault(at: &Marker, message: &str) -> YamlError {

@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, Warning};
 use super::field::Field;
-use super::path::DecisionPath;
+use crate::entrypoint_path::EntrypointPath;
 use super::reader::Reader;
 
 /// The name of the plugin in configuration files.
@@ -14,20 +14,23 @@ pub(crate) const NAME: &str = "envoy_ext_authz_grpc";
 pub struct EnvoyConfig {
     /// The decision that is asked for, from `path` or a plain `query`; `envoy/authz/allow` by
     /// default.
-    pub path: DecisionPath,
+    pub path: EntrypointPath,
     /// `dry-run`: decisions are logged but not enforced, if the program permits it. `false` by
     /// default.
     pub dry_run: bool,
     /// `skip-request-body-parse`: policies see no parsed body. `false` by default.
     pub skip_request_body_parse: bool,
+    /// What a program answers that does not permit the dry-run that is asked for.
+    pub(crate) dry_run_refused: Option<ConfigError>,
 }
 
 impl Default for EnvoyConfig {
     fn default() -> Self {
         Self {
-            path: DecisionPath::from_static("envoy/authz/allow"),
+            path: EntrypointPath::from_static("envoy/authz/allow"),
             dry_run: false,
             skip_request_body_parse: false,
+            dry_run_refused: None,
         }
     }
 }
@@ -57,9 +60,13 @@ impl EnvoyConfig {
                 warnings.push(field.warning("has no effect: there is no gRPC server of its own"));
             }
         }
+        let dry_run = reader.field("dry-run").filter(|field| !field.is_null());
         let config = Self {
             path: read_path(&mut reader)?,
-            dry_run: reader.bool("dry-run")?.unwrap_or(false),
+            dry_run: dry_run.as_ref().map_or(Ok(false), Field::as_bool)?,
+            dry_run_refused: dry_run.map(|field| {
+                field.error("the program does not permit dry-run (`permit_dry_run`)")
+            }),
             skip_request_body_parse: reader.bool("skip-request-body-parse")?.unwrap_or(false),
         };
         warnings.extend(reader.finish()?);
@@ -67,7 +74,7 @@ impl EnvoyConfig {
     }
 }
 
-fn read_path(reader: &mut Reader<'_>) -> Result<DecisionPath, ConfigError> {
+fn read_path(reader: &mut Reader<'_>) -> Result<EntrypointPath, ConfigError> {
     let text = |field: &Field<'_>| field.as_str().map(str::to_owned);
     let path = reader.field("path");
     let path_text = path.as_ref().map(text).transpose()?.unwrap_or_default();
@@ -77,7 +84,7 @@ fn read_path(reader: &mut Reader<'_>) -> Result<DecisionPath, ConfigError> {
         (_, Some(query)) if !path_text.is_empty() && !query_text.is_empty() => {
             Err(query.error("invalid config: specify a value for only the \"path\" field"))
         }
-        (_, Some(query)) if !query_text.is_empty() => DecisionPath::from_reference(&query_text)
+        (_, Some(query)) if !query_text.is_empty() => EntrypointPath::from_reference(&query_text)
             .ok_or_else(|| query.unsupported_value(&query_text)),
         (Some(path), _) if !path_text.is_empty() => path_text
             .parse()
@@ -135,7 +142,7 @@ mod tests {
 
     #[test]
     fn paths_are_checked() {
-        for path in ["a//b", "a/", "/"] {
+        for path in ["/", "\"a\\nb\""] {
             let error = config_error(&with(&format!("{{path: {path}}}")));
             assert_eq!(error.path(), "plugins.envoy_ext_authz_grpc.path");
         }

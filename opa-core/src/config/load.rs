@@ -9,7 +9,7 @@ use super::envoy::{self, EnvoyConfig};
 use super::error::{ConfigError, Warning};
 use super::field::Field;
 use super::node::Value;
-use super::path::DecisionPath;
+use crate::entrypoint_path::EntrypointPath;
 use super::reader::Reader;
 use super::section::Section;
 use super::service::{ServiceConfig, read_services};
@@ -36,7 +36,7 @@ pub struct Config {
     /// `plugins.envoy_ext_authz_grpc`.
     pub envoy: EnvoyConfig,
     /// `default_decision`; `system/main` by default.
-    pub default_decision: DecisionPath,
+    pub default_decision: EntrypointPath,
     /// `persistence_directory`.
     pub persistence_directory: Option<PersistenceDirectory>,
     /// What deserves attention: unknown options, placeholders that were left as they are.
@@ -122,7 +122,7 @@ impl Default for Config {
             status: None,
             plugins: BTreeMap::new(),
             envoy: EnvoyConfig::default(),
-            default_decision: DecisionPath::from_static("system/main"),
+            default_decision: EntrypointPath::from_static("system/main"),
             persistence_directory: None,
             warnings: Vec::new(),
         }
@@ -178,7 +178,7 @@ fn read_all_bundles(
     Ok(BundleConfig::of_app(app, services).into_iter().collect())
 }
 
-fn read_default_decision(reader: &mut Reader<'_>) -> Result<Option<DecisionPath>, ConfigError> {
+fn read_default_decision(reader: &mut Reader<'_>) -> Result<Option<EntrypointPath>, ConfigError> {
     let Some(field) = reader.field("default_decision") else {
         return Ok(None);
     };

@@ -30,7 +30,6 @@ mod error;
 mod input_paths;
 mod io;
 mod modules;
-mod path;
 pub mod pool;
 #[cfg(feature = "regorus")]
 mod regorus;
@@ -50,12 +49,12 @@ pub use opa_rego::eval::{
     AppCaches, Budget, CancelFlag, Clock, EvalContext, EvalError, Interrupt, IoAnswer, IoCall,
     Location, Memo, Outcome, PrintSink, SystemClock,
 };
-pub use path::{EntrypointPath, InvalidPath};
 pub(crate) use run::{Run, RunEnd, Runner, Task};
 #[cfg(feature = "regorus")]
 pub use regorus::{Limits as RegorusLimits, Regorus};
 
 use crate::Value;
+pub use crate::entrypoint_path::{EntrypointPath, InvalidPath};
 
 /// An engine that runs Rego.
 pub trait Engine: Send + Sync + 'static {

@@ -13,7 +13,6 @@ use crate::config::{
     BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig, ServiceConfig,
     Template,
 };
-use crate::engine::EntrypointPath;
 use crate::instance::{Instance, Profile};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
 use crate::service::{Clients, Service};
@@ -72,7 +71,8 @@ impl Blueprint {
         })?;
         let config = self.config(&app)?;
         if config.bundles.is_empty() && self.parts.given.sources.is_empty() {
-            let text = "services: expected at least one service for the app's bundle";
+            let file = self.parts.given.template.as_ref().map_or("configuration", Template::file);
+            let text = format!("{file}: services: expected one for the app's bundle, found none");
             return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
         }
         for warning in &config.warnings {
@@ -104,14 +104,13 @@ impl Blueprint {
 
     fn profile(&self, app: &AppId, config: Config) -> Result<Profile, ConfigError> {
         let given = &self.parts.given;
-        if config.envoy.dry_run && !given.permit_dry_run {
-            let text = "plugins.envoy_ext_authz_grpc.dry-run: the program does not permit dry-run";
-            return Err(ConfigError::new(ConfigErrorKind::Unsupported, text));
+        if let Some(refused) = &config.envoy.dry_run_refused
+            && config.envoy.dry_run
+            && !given.permit_dry_run
+        {
+            return Err(refused.clone());
         }
         self.check_registered(&config)?;
-        let entrypoint = EntrypointPath::parse(config.envoy.path.as_str()).map_err(|error| {
-            ConfigError::new(ConfigErrorKind::Invalid, error.to_string())
-        })?;
         let id = uuid::Uuid::new_v4().to_string();
         // OPA's own labels win over configured ones.
         let own = [("id".to_owned(), id), ("version".to_owned(), OPA_VERSION.to_owned())];
@@ -121,7 +120,7 @@ impl Blueprint {
             given.plugins.iter().map(|plugin| plugin.attach(&scope)).collect::<Result<_, _>>()?;
         Ok(Profile {
             labels,
-            entrypoint,
+            entrypoint: config.envoy.path.clone(),
             dry_run: config.envoy.dry_run,
             bundles: Vec::new(),
             decision_sinks: attached.iter().filter_map(|one| one.decisions.clone()).collect(),

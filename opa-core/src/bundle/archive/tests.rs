@@ -316,7 +316,7 @@ fn content_that_does_not_parse_names_its_file() {
         (
             "a.rego",
             b"# nothing\nallow := true",
-            "/a.rego:2: expected a `package` clause first",
+            "/a.rego:2: rego_parse_error: package expected",
         ),
         (
             "data.json",

@@ -31,7 +31,9 @@ pub(super) fn resolve(text: &str) -> Scalar {
         _ => {}
     }
     match text.bytes().next() {
-        Some(b'.') => float(text).map_or(Scalar::Text, Scalar::Float),
+        Some(b'.') if underscores_separate_digits(text) => {
+            float(&text.replace('_', "")).map_or(Scalar::Text, Scalar::Float)
+        }
         Some(b'0'..=b'9' | b'+' | b'-') => {
             let plain = text.replace('_', "");
             integer(&plain)
@@ -49,6 +51,9 @@ fn integer(plain: &str) -> Option<i128> {
         Some(digits) => (true, digits),
         None => (false, plain),
     };
+    if let Some(number) = signed_after_prefix(plain) {
+        return Some(number);
+    }
     let (radix, digits) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, digits.get(2..)?),
         [b'0', b'b' | b'B', ..] => (2, digits.get(2..)?),
@@ -68,6 +73,31 @@ fn integer(plain: &str) -> Option<i128> {
     };
     let fits = i64::try_from(number).is_ok() || (!signed && u64::try_from(number).is_ok());
     fits.then_some(number)
+}
+
+/// `0b-1` and `0o+7`: the library takes the sign after the prefix too, if it is in lower case.
+fn signed_after_prefix(plain: &str) -> Option<i128> {
+    let (radix, number) = match plain.get(..2)? {
+        "0b" => (2, plain.get(2..)?),
+        "0o" => (8, plain.get(2..)?),
+        _ => return None,
+    };
+    let signed = number.starts_with(['+', '-']);
+    let number = i64::from_str_radix(number, radix).ok()?;
+    signed.then_some(i128::from(number))
+}
+
+fn underscores_separate_digits(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let digit = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_digit)
+    };
+    bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'_')
+        .all(|(at, _)| digit(at.checked_sub(1)) && digit(at.checked_add(1)))
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?` within the range of a `f64`.
@@ -95,6 +125,13 @@ fn float(plain: &str) -> Option<f64> {
 }
 
 impl Scalar {
+    /// An integer that a tag calls a float.
+    pub(super) fn whole_float(number: i128) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a float is what was asked for")]
+        let number = number as f64;
+        Self::Float(number)
+    }
+
     /// The value that OPA reads, or what was expected instead.
     pub(super) fn to_value(&self, text: &str) -> Result<Value, &'static str> {
         let number = match self {
@@ -125,17 +162,15 @@ impl Scalar {
 /// A number as Go's `encoding/json` writes it: shortest, with an exponent below 1e-6 and from
 /// 1e21 on.
 fn json_float(number: f64) -> String {
-    let magnitude = number.abs();
-    if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        let text = format!("{number:e}");
-        return match text.split_once('e') {
-            Some((mantissa, exponent)) if !exponent.starts_with('-') => {
-                format!("{mantissa}e+{exponent}")
-            }
-            _ => text,
-        };
+    let (digits, exponent) = shortest(&format!("{number:e}"), |precision| {
+        let text = format!("{number:.precision$e}");
+        (text.parse() == Ok(number)).then_some(text)
+    });
+    if number != 0.0 && !(-6..21).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{}", exponent.unsigned_abs());
     }
-    format!("{number}")
+    plain(&digits, exponent)
 }
 
 /// A number as Go's `FormatFloat(number, 'g', -1, 32)` writes it, which is what a key becomes.
@@ -151,12 +186,42 @@ fn key_float(number: f64) -> String {
     if number.is_infinite() {
         return if number > 0.0 { ".inf" } else { "-.inf" }.to_owned();
     }
-    let text = format!("{number:e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..6).contains(&exponent) {
-        return format!("{number}");
+    let (digits, exponent) = shortest(&format!("{number:e}"), |precision| {
+        let text = format!("{number:.precision$e}");
+        (text.parse() == Ok(number)).then_some(text)
+    });
+    if number == 0.0 || (-4..6).contains(&exponent) {
+        return plain(&digits, exponent);
     }
     let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+}
+
+/// The shortest digits of a number and its decimal exponent. Where two candidates are equally
+/// near, Rust's shortest form may take either, Go's takes the even one, as the exact form does.
+fn shortest(text: &str, exact: impl Fn(usize) -> Option<String>) -> (String, i32) {
+    let digits = text.split('e').next().unwrap_or_default();
+    let precision = digits
+        .split_once('.')
+        .map_or(0, |(_, fraction)| fraction.len());
+    let exact = exact(precision);
+    let text = exact.as_deref().unwrap_or(text);
+    let (digits, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    (digits.to_owned(), exponent.parse().unwrap_or_default())
+}
+
+/// Digits `d.ddd` with a decimal exponent as a number without one.
+fn plain(digits: &str, exponent: i32) -> String {
+    let sign = if digits.starts_with('-') { "-" } else { "" };
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+    let zeros = |count: usize| "0".repeat(count);
+    let Ok(point) = usize::try_from(exponent) else {
+        let leading = usize::try_from(exponent.unsigned_abs() - 1).unwrap_or_default();
+        return format!("{sign}0.{}{digits}", zeros(leading));
+    };
+    match digits.split_at_checked(point + 1) {
+        Some((whole, "")) => format!("{sign}{whole}"),
+        Some((whole, fraction)) => format!("{sign}{whole}.{fraction}"),
+        None => format!("{sign}{digits}{}", zeros(point + 1 - digits.len())),
+    }
 }

@@ -48,12 +48,20 @@ fn plain_scalars_as_opa_reads_them() {
         ("1.10", "1.1"),
         ("-0.0", "-0"),
         ("1e400", "\"1e400\""),
+        ("1e21", "1e+21"),
+        ("1e20", "100000000000000000000"),
+        ("0.000001", "0.000001"),
+        ("1645184989898176.25", "1645184989898176.2"),
+        (".8_9", "0.89"),
+        ("0b-11", "-3"),
+        ("0o+17", "15"),
         ("2023-01-01", "\"2023-01-01\""),
         ("1.2.3", "\"1.2.3\""),
         ("+", "\"+\""),
         ("--1", "\"--1\""),
         ("0x", "\"0x\""),
         ("0x-1", "\"0x-1\""),
+        ("0B-1", "\"0B-1\""),
         ("12:30:45", "\"12:30:45\""),
         ("1e", "\"1e\""),
         ("._5", "\"._5\""),
@@ -115,14 +123,23 @@ fn anchors_aliases_and_merge_keys() {
 fn tags_of_the_core_schema_only() {
     assert_eq!(
         json(
-            "a: !!str 12\nb: !!int \"3\"\nc: !!float 3\nd: !!map {}\ne: !!seq []\nf: ! 12\ng: !!null ~\nh: !!bool true"
+            "a: !!str 12\nb: !!int \"3\"\nc: !!float 3\nd: !!map {}\ne: !!seq []\nf: !<tag:yaml.org,2002:str> 12\ng: !!null ~\nh: !!bool true"
         ),
         r#"{"a":"12","b":3,"c":3,"d":{},"e":[],"f":"12","g":null,"h":true}"#
     );
+    // As in OPA, `!` alone says nothing.
+    assert_eq!(
+        json("a: ! 12\nb: ! [x]\nc: ! '1'"),
+        r#"{"a":12,"b":["x"],"c":"1"}"#
+    );
+    assert_eq!(json("a: !!float 0x10"), r#"{"a":16}"#);
     assert!(error("a: !!int x").contains("is not of type"));
     for tag in ["!!binary", "!!timestamp", "!!set", "!mine", "!!seq"] {
         let message = error(&format!("a: {tag} x"));
-        assert!(message.contains("has no meaning in data"), "{message}");
+        assert!(
+            message.contains(&format!("tag `{tag}` has no meaning")),
+            "{message}"
+        );
     }
     assert!(error("a: !!set {x}").contains("has no meaning in data"));
     assert!(error("a: !!map [x]").contains("has no meaning in data"));

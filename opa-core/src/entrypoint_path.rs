@@ -39,6 +39,20 @@ impl EntrypointPath {
         Ok(Self(segments.join("/").into()))
     }
 
+    /// Reads the plain form `data.a.b` of a query, which is never evaluated as one.
+    pub(crate) fn from_reference(query: &str) -> Option<Self> {
+        let segments: Vec<&str> = query.trim().strip_prefix("data.")?.split('.').collect();
+        if !segments.iter().all(|segment| is_variable(segment)) {
+            return None;
+        }
+        Self::parse(&segments.join("/")).ok()
+    }
+
+    /// A path that is known to be one.
+    pub(crate) fn from_static(path: &'static str) -> Self {
+        Self(path.into())
+    }
+
     /// The normalised path, without a leading `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -55,6 +69,12 @@ impl EntrypointPath {
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
+}
+
+/// Whether Rego reads the text as a name, so that it may follow a dot.
+fn is_variable(text: &str) -> bool {
+    text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
 }
 
 impl std::str::FromStr for EntrypointPath {
@@ -111,6 +131,19 @@ mod tests {
     fn refuses_what_names_nothing() {
         for path in ["", "/", "///", "a\nb", &"a".repeat(5000)] {
             assert!(EntrypointPath::parse(path).is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn only_plain_references_are_read_from_queries() {
+        let read = |query| EntrypointPath::from_reference(query).map(|path| path.to_string());
+        assert_eq!(read("data.a.b_1").as_deref(), Some("a/b_1"));
+        assert_eq!(read(" data.a ").as_deref(), Some("a"));
+        for query in [
+            "data", "data.", "data.a.", "data..a", "a.b", "input.a", "data.a[0]", "data.a[\"b\"]",
+            "data.a = x", "data.a; data.b", "data.a.1", "",
+        ] {
+            assert_eq!(read(query), None, "{query}");
         }
     }
 
