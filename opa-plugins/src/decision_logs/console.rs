@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn an_event_has_the_members_of_opas_console() {
         let input = Value::from_json(br#"{"user":"ann"}"#).unwrap();
-        let events = logged("package a", CONSOLE, &[input.clone()]).await;
+        let events = logged("package a", CONSOLE, std::slice::from_ref(&input)).await;
         let [event] = &*events else { panic!("{events:?}") };
         let names: Vec<_> =
             event.as_object().unwrap().iter().map(|(name, _)| name.as_str().unwrap()).collect();

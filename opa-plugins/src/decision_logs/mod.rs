@@ -83,7 +83,6 @@ impl DecisionLogs {
     }
 
     /// A reader of how many events were recorded, written and dropped.
-    #[must_use]
     pub fn counts(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
         let console = Arc::clone(&self.console);
         move || console.counts()
