@@ -1,1 +1,21 @@
-//! (being built)
+//! OPA's plugins for [`opa_core`]: what runs beside every virtual instance.
+//!
+//! - [`decision_logs`](decision_logs()): OPA's decision log. This version writes it to the console.
+//!
+//! ```
+//! use opa_core::Manager;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), opa_core::config::ConfigError> {
+//! let manager = Manager::builder()
+//!     .config_yaml("services: {control: {url: 'http://127.0.0.1:1'}}\ndecision_logs: {console: true}")
+//!     .plugin(opa_plugins::decision_logs())
+//!     .build()?;
+//! # drop(manager);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod decision_logs;
+
+pub use decision_logs::decision_logs;

@@ -74,3 +74,10 @@ impl From<usize> for Value {
         Self::from(Number::from(value))
     }
 }
+
+impl From<&Value> for Value {
+    /// Shares the containers.
+    fn from(value: &Value) -> Self {
+        value.clone()
+    }
+}

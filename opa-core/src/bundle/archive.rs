@@ -1,0 +1,258 @@
+//! Reads bundles from gzip'd tar archives.
+
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
+use tar::{Archive, Entry, EntryType};
+
+use super::assemble::Assembler;
+use super::bounded::{Bounded, Passed, Source, SourceFailed};
+use super::error::{BundleError, BundleErrorKind};
+use super::path::{EntryPath, FileKind};
+use super::{Bundle, Limits, pax};
+
+/// The largest extended header, in bytes; the bound of Go's reader.
+const MAX_EXTENDED_HEADER: u64 = 1 << 20;
+
+/// No buffer is made larger than this on the word of a header alone.
+const FIRST_BUFFER: usize = 64 << 10;
+
+/// Reads and checks a bundle. `bytes` is read to its end, and no further than `limits` allow;
+/// content goes to memory only, never to a disk.
+///
+/// # Errors
+///
+/// The bytes cannot be read, a limit is passed, or the bundle is not in order; see
+/// [`BundleErrorKind`].
+pub fn read(mut bytes: impl Read, limits: &Limits) -> Result<Bundle, BundleError> {
+    let mut reader = Reader {
+        limits: *limits,
+        assembler: Assembler::new(),
+        extended: Extended::default(),
+    };
+    reader.archive(&mut bytes)?;
+    reader.assembler.finish()
+}
+
+struct Reader {
+    limits: Limits,
+    assembler: Assembler,
+    extended: Extended,
+}
+
+/// What extended headers said about the entry to come.
+#[derive(Default)]
+struct Extended {
+    present: bool,
+    records: pax::Records,
+    long_name: Option<Vec<u8>>,
+}
+
+impl Reader {
+    fn archive(&mut self, bytes: &mut dyn Read) -> Result<(), BundleError> {
+        let total = self.limits.total_bytes();
+        let compressed = Bounded::new(Source(bytes), total);
+        let content = Bounded::new(MultiGzDecoder::new(compressed), total);
+        let mut archive = Archive::new(content);
+        // Raw, since otherwise the crate would read extended headers of any size into memory.
+        let entries = archive.entries().map_err(|error| self.failed(error))?;
+        for (number, entry) in (1..).zip(entries.raw(true)) {
+            if number > self.limits.entries() {
+                return Err(self.too_many());
+            }
+            self.entry(entry.map_err(|error| self.failed(error))?)?;
+        }
+        if self.extended.present {
+            return Err(damaged("an extended header without an entry"));
+        }
+        self.rest(archive.into_inner())
+    }
+
+    fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), BundleError> {
+        let kind = entry.header().entry_type();
+        match kind {
+            EntryType::XHeader => {
+                let records = self.extended_header(&mut entry)?;
+                self.extended.records =
+                    pax::records(&records).ok_or_else(|| damaged("a malformed extended header"))?;
+                return Ok(());
+            }
+            EntryType::GNULongName => {
+                let mut name = self.extended_header(&mut entry)?;
+                let end = name.iter().position(|byte| *byte == 0);
+                name.truncate(end.unwrap_or(name.len()));
+                self.extended.long_name = Some(name);
+                return Ok(());
+            }
+            // Says something about links, or about all entries, but never where content goes.
+            EntryType::GNULongLink | EntryType::XGlobalHeader => return Ok(()),
+            _ => {}
+        }
+        let extended = std::mem::take(&mut self.extended);
+        let name = extended.name(&entry);
+        match kind {
+            EntryType::Directory => Ok(()),
+            EntryType::Regular if name.ends_with(b"/") => Ok(()),
+            EntryType::Regular => self.file(&mut entry, &name, &extended),
+            _ => refuse_special(&name),
+        }
+    }
+
+    fn file(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        name: &[u8],
+        extended: &Extended,
+    ) -> Result<(), BundleError> {
+        let size = entry.size();
+        // Two readers that believe two different sizes see two different archives.
+        if extended.records.size.is_some_and(|other| other != size) {
+            return Err(damaged("two different sizes for one entry"));
+        }
+        let path = EntryPath::new(name)?;
+        if !self.assembler.announce(&path)? {
+            return Ok(());
+        }
+        if extended.records.sparse {
+            return Err(refused(&path, "a file stored without holes"));
+        }
+        if size > self.limits.file_bytes() {
+            return Err(file_too_large(path.raw(), size, &self.limits));
+        }
+        let content = self.content(entry, size)?;
+        self.assembler.add(path, content)
+    }
+
+    fn extended_header(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+    ) -> Result<Vec<u8>, BundleError> {
+        self.extended.present = true;
+        let size = entry.size();
+        if size > MAX_EXTENDED_HEADER {
+            return Err(BundleError::new(
+                BundleErrorKind::Limit,
+                format!(
+                    "archive has an extended header of {size} bytes: expected at most {MAX_EXTENDED_HEADER}"
+                ),
+            ));
+        }
+        self.content(entry, size)
+    }
+
+    fn content(&self, from: &mut impl Read, size: u64) -> Result<Vec<u8>, BundleError> {
+        let expected = usize::try_from(size).unwrap_or(usize::MAX);
+        let mut content = Vec::with_capacity(expected.min(FIRST_BUFFER));
+        from.read_to_end(&mut content)
+            .map_err(|error| self.failed(error))?;
+        if content.len() == expected {
+            Ok(content)
+        } else {
+            Err(damaged("the end of the bytes in the middle of a file"))
+        }
+    }
+
+    /// Reads on to the end, which is where gzip keeps its checksum. Writers fill up with zeros;
+    /// anything else would be content that other readers may see.
+    fn rest(&self, mut rest: impl Read) -> Result<(), BundleError> {
+        let mut buffer = vec![0; FIRST_BUFFER];
+        loop {
+            let read = match rest.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.failed(error)),
+            };
+            if buffer.iter().take(read).any(|byte| *byte != 0) {
+                return Err(damaged("content after the end of the archive"));
+            }
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> BundleError {
+        let inner = error.get_ref();
+        if inner.is_some_and(|inner| inner.is::<Passed>()) {
+            return total_too_large(&self.limits);
+        }
+        if inner.is_some_and(|inner| inner.is::<SourceFailed>()) {
+            return BundleError::io("bundle read failed", error);
+        }
+        BundleError::with_source(
+            BundleErrorKind::Archive,
+            format!("archive read failed: {error}"),
+            error,
+        )
+    }
+
+    fn too_many(&self) -> BundleError {
+        too_many_entries(&self.limits)
+    }
+}
+
+impl Extended {
+    /// The name of the entry, in the order of Go's reader: a GNU name, a pax path, the header.
+    fn name(&self, entry: &Entry<'_, impl Read>) -> Vec<u8> {
+        match (&self.long_name, &self.records.path) {
+            (Some(name), _) | (None, Some(name)) => name.clone(),
+            (None, None) => entry.header().path_bytes().into_owned(),
+        }
+    }
+}
+
+/// OPA passes over links, devices and the like. A policy that is only a link would be missing
+/// then without a word.
+fn refuse_special(name: &[u8]) -> Result<(), BundleError> {
+    match EntryPath::new(name) {
+        Ok(path) if path.kind() != FileKind::Other => {
+            Err(refused(&path, "a regular file, no link and no device"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn refused(path: &EntryPath, expected: &str) -> BundleError {
+    BundleError::new(
+        BundleErrorKind::Entry,
+        format!("bundle entry `{}` refused: expected {expected}", path.raw()),
+    )
+}
+
+pub(super) fn file_too_large(name: &str, size: u64, limits: &Limits) -> BundleError {
+    BundleError::new(
+        BundleErrorKind::Limit,
+        format!(
+            "bundle file {name} size ({size} bytes) exceeds configured size_limit_bytes ({} bytes)",
+            limits.file_bytes()
+        ),
+    )
+}
+
+pub(super) fn total_too_large(limits: &Limits) -> BundleError {
+    BundleError::new(
+        BundleErrorKind::Limit,
+        format!(
+            "bundle is larger than {} bytes uncompressed, the limit of all files together",
+            limits.total_bytes()
+        ),
+    )
+}
+
+pub(super) fn too_many_entries(limits: &Limits) -> BundleError {
+    BundleError::new(
+        BundleErrorKind::Limit,
+        format!(
+            "bundle has more than {} entries, the limit",
+            limits.entries()
+        ),
+    )
+}
+
+fn damaged(found: &str) -> BundleError {
+    BundleError::new(
+        BundleErrorKind::Archive,
+        format!("archive read failed: found {found}"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Bundles: policies and data as OPA packs them, read, checked, merged and written.
+//!
+//! A bundle is a gzip'd tar archive (or a directory) with policy files (`*.rego`), data files
+//! (`data.json`, `data.yaml`, `data.yml`, which hang in the tree of data at their directory) and
+//! a `.manifest`. [`read`] checks one completely before anything is made of it: names, sizes,
+//! manifest, roots, data. The result, a [`Bundle`], never changes. [`Union`] makes one set of
+//! modules and one tree of data of all bundles of an app, [`BundleWriter`] writes bundles, for
+//! tests and for small services, and a [`source`] is where they come from.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::sync::Arc;
+//!
+//! use opa_core::bundle::{self, BundleWriter, Limits, Union};
+//! use opa_rego::{RegoVersion, Value};
+//!
+//! let archive = BundleWriter::new()
+//!     .revision("r1")
+//!     .roots(["orders", "roles"])?
+//!     .module("orders/policy.rego", "package orders\n\nallow := input.user in data.roles")?
+//!     .data("roles", &Value::array(["alice".into()]))?
+//!     .to_vec()?;
+//!
+//! let bundle = bundle::read(archive.as_slice(), &Limits::default())?;
+//! assert_eq!(bundle.manifest().revision(), "r1");
+//! assert_eq!(bundle.modules()[0].path().as_ref(), "/orders/policy.rego");
+//! assert_eq!(bundle.data().to_json(), r#"{"roles":["alice"]}"#);
+//!
+//! let bundles = BTreeMap::from([(Arc::from("authz"), Arc::new(bundle))]);
+//! assert_eq!(Union::of(&bundles)?.modules()[0].id().as_ref(), "authz/orders/policy.rego");
+//! # Ok::<(), opa_core::bundle::BundleError>(())
+//! ```
+//!
+//! # What differs from OPA
+//!
+//! A reader that takes what another one refuses, or sees other files in the same bytes, is a hole
+//! in a gate. So what OPA ignores or leaves open is an error here where it would matter:
+//!
+//! - names with `..`, `.` or empty segments, backslashes, drive letters, NUL, or not in UTF-8;
+//!   two files of one name; links and devices under the name of a policy or data file;
+//! - anything but zeros after the end of the archive;
+//! - in YAML: tags beyond the core schema, more than one document, aliases that blow up;
+//! - a `%` in the directory of a data file (OPA's server decodes it, `opa eval` does not).
+//!
+//! Not supported yet, and refused: delta bundles (`patch.json`), WebAssembly (`wasm` in the
+//! manifest, or a bundle whose only policy is `policy.wasm` or a plan), a manifest in protobuf
+//! (`.manifest.pb`), and Rego version 2. `.signatures.json` is not verified;
+//! [`Bundle::is_signed`] tells that it is there.
+
+use std::sync::Arc;
+
+use opa_rego::{RegoVersion, Value};
+
+pub use archive::read;
+pub use directory::read_path;
+pub use error::{BundleError, BundleErrorKind};
+pub use limits::Limits;
+pub use manifest::Manifest;
+pub use union::{Union, UnionModule};
+pub use writer::{BundleWriter, etag};
+
+pub mod source;
+
+mod archive;
+mod assemble;
+mod bounded;
+mod data;
+mod digest;
+mod directory;
+mod error;
+mod glob;
+mod limits;
+mod manifest;
+mod package;
+mod path;
+mod pax;
+mod roots;
+mod union;
+mod writer;
+mod yaml;
+
+/// One bundle, read and checked. See the [module docs](self).
+#[derive(Debug)]
+pub struct Bundle {
+    manifest: Manifest,
+    modules: Vec<ModuleFile>,
+    data: Value,
+    data_digest: [u8; 32],
+    signed: bool,
+}
+
+/// A policy file of a bundle.
+#[derive(Debug, Clone)]
+pub struct ModuleFile {
+    path: Arc<str>,
+    source: Arc<str>,
+    sha256: [u8; 32],
+    rego_version: RegoVersion,
+    package: Arc<[String]>,
+    has_rules: bool,
+}
+
+impl Bundle {
+    /// What the bundle says about itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The revision, if there is one that is not empty.
+    #[must_use]
+    pub fn revision(&self) -> Option<&Arc<str>> {
+        Some(self.manifest.shared_revision()).filter(|revision| !revision.is_empty())
+    }
+
+    /// The policy files, sorted by path.
+    #[must_use]
+    pub fn modules(&self) -> &[ModuleFile] {
+        &self.modules
+    }
+
+    /// The tree of data, an object.
+    #[must_use]
+    pub fn data(&self) -> &Value {
+        &self.data
+    }
+
+    /// SHA-256 over the sorted paths and hashes of the data files: equal digests mean equal data.
+    #[must_use]
+    pub fn data_digest(&self) -> [u8; 32] {
+        self.data_digest
+    }
+
+    /// Whether the bundle has a `.signatures.json`. It is not verified.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+}
+
+impl ModuleFile {
+    /// The path in the bundle, with one leading "/".
+    #[must_use]
+    pub fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    /// The text, without a byte order mark.
+    #[must_use]
+    pub fn source(&self) -> &Arc<str> {
+        &self.source
+    }
+
+    /// SHA-256 of the file's bytes.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// The version of its language, as the manifest tells it.
+    #[must_use]
+    pub fn rego_version(&self) -> RegoVersion {
+        self.rego_version
+    }
+
+    /// The segments of its package, without `data`: `["a", "b"]` for `package a.b`.
+    #[must_use]
+    pub fn package(&self) -> &[String] {
+        &self.package
+    }
+}

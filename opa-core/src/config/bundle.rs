@@ -1,0 +1,394 @@
+//! The bundles of an app: `bundles`.
+
+use std::path::PathBuf;
+
+use super::error::{ConfigError, ConfigErrorKind, Warning};
+use super::field::Field;
+use super::local_path::local_path;
+use super::polling::PollingConfig;
+use super::reader::Reader;
+use super::service::ServiceConfig;
+
+/// A bundle and where it comes from: `bundles.*`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct BundleConfig {
+    /// The name, under which the bundle appears in logs and status.
+    pub name: String,
+    /// Where it comes from.
+    pub source: BundleSource,
+    /// How often it is asked for.
+    pub polling: PollingConfig,
+    /// The most bytes that one file of the bundle may have; 1 GiB by default.
+    pub size_limit_bytes: u64,
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BundleSource {
+    /// A service, asked by HTTP.
+    Service {
+        /// The name of one of [`Config::services`](super::Config::services).
+        service: String,
+        /// The path below the service's URL.
+        resource: String,
+    },
+    /// A local directory or archive (`file://`), loaded once.
+    File(PathBuf),
+}
+
+const DEFAULT_SIZE_LIMIT_BYTES: u64 = 1_073_741_824;
+
+/// Reads `bundles`, an object by name. A null bundle is no bundle.
+pub(crate) fn read_bundles(
+    field: &Field<'_>,
+    services: &[ServiceConfig],
+    warnings: &mut Vec<Warning>,
+) -> Result<Vec<BundleConfig>, ConfigError> {
+    field
+        .members()?
+        .filter(|(_, member)| !member.is_null())
+        .map(|(name, member)| BundleConfig::read(name, &member, services, warnings))
+        .collect()
+}
+
+impl BundleConfig {
+    /// The bundle of an app whose configuration names none: `bundles/<app>` of the first service.
+    pub(crate) fn of_app(app: &str, services: &[ServiceConfig]) -> Option<Self> {
+        Some(Self {
+            name: app.to_owned(),
+            source: BundleSource::Service {
+                service: services.first()?.name.clone(),
+                resource: default_resource(app),
+            },
+            polling: PollingConfig::default(),
+            size_limit_bytes: DEFAULT_SIZE_LIMIT_BYTES,
+        })
+    }
+
+    fn read(
+        name: &str,
+        field: &Field<'_>,
+        services: &[ServiceConfig],
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self, ConfigError> {
+        let mut reader = field.reader()?;
+        if let Some(signing) = reader.field("signing") {
+            return Err(signing.unsupported());
+        }
+        read_persist(&mut reader)?;
+        read_trigger(&mut reader, name)?;
+        let bundle = Self {
+            name: name.to_owned(),
+            source: BundleSource::read(&mut reader, name, services)?,
+            polling: match reader.field("polling") {
+                Some(polling) => {
+                    PollingConfig::read(&polling, warnings).map_err(|error| about(name, error))?
+                }
+                None => PollingConfig::default(),
+            },
+            size_limit_bytes: read_size_limit(&mut reader)?,
+        };
+        warnings.extend(reader.finish()?);
+        Ok(bundle)
+    }
+}
+
+impl BundleSource {
+    fn read(
+        reader: &mut Reader<'_>,
+        name: &str,
+        services: &[ServiceConfig],
+    ) -> Result<Self, ConfigError> {
+        let service_field = reader.field("service");
+        let service = service_field
+            .as_ref()
+            .map(Field::as_str)
+            .transpose()?
+            .unwrap_or_default();
+        let resource_field = reader.field("resource");
+        let resource = resource_field
+            .as_ref()
+            .map(Field::as_str)
+            .transpose()?
+            .unwrap_or_default();
+
+        if let Some(field) = resource_field.filter(|_| is_file_url(resource)) {
+            return match local_path(resource) {
+                Ok(path) => Ok(Self::File(path)),
+                Err(problem) => {
+                    Err(field.error(format!("invalid URL for bundle \"{name}\": {problem}")))
+                }
+            };
+        }
+        let Some(found) = find_service(service, services) else {
+            let message = format!("service name \"{service}\" not found");
+            let error = match service_field {
+                Some(field) => field.error(message),
+                None => reader.error(message),
+            };
+            return Err(about(name, error));
+        };
+        let resource = if resource.is_empty() {
+            default_resource(name)
+        } else {
+            resource.to_owned()
+        };
+        Ok(Self::Service {
+            service: found.name.clone(),
+            resource,
+        })
+    }
+}
+
+/// The named service, or the first one if the name is empty.
+fn find_service<'s>(name: &str, services: &'s [ServiceConfig]) -> Option<&'s ServiceConfig> {
+    if name.is_empty() {
+        services.first()
+    } else {
+        services.iter().find(|service| service.name == name)
+    }
+}
+
+fn is_file_url(resource: &str) -> bool {
+    resource
+        .get(..5)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+}
+
+/// `bundles/<name>`, cleaned as Go's `path.Join` does, because OPA asks for that path.
+fn default_resource(name: &str) -> String {
+    let mut segments = vec!["bundles"];
+    for segment in name.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." if segments.last().is_none_or(|last| *last == "..") => segments.push(".."),
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    if segments.is_empty() {
+        ".".to_owned()
+    } else {
+        segments.join("/")
+    }
+}
+
+/// OPA's introduction to what is wrong with a bundle's options.
+fn about(name: &str, error: ConfigError) -> ConfigError {
+    match error.kind() {
+        ConfigErrorKind::Invalid => {
+            error.about(&format!("invalid configuration for bundle \"{name}\""))
+        }
+        _ => error,
+    }
+}
+
+fn read_persist(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
+    match reader.field("persist") {
+        Some(field) if field.as_bool()? => Err(field.unsupported()),
+        _ => Ok(()),
+    }
+}
+
+fn read_trigger(reader: &mut Reader<'_>, bundle: &str) -> Result<(), ConfigError> {
+    let Some(field) = reader.field("trigger") else {
+        return Ok(());
+    };
+    match field.as_str()? {
+        "periodic" => Ok(()),
+        "manual" => Err(field.unsupported_value("manual")),
+        mode => Err(about(
+            bundle,
+            field.error(format!(
+                "invalid trigger mode \"{mode}\" (want \"periodic\" or \"manual\")"
+            )),
+        )),
+    }
+}
+
+/// OPA's default stands for zero and negative limits too.
+fn read_size_limit(reader: &mut Reader<'_>) -> Result<u64, ConfigError> {
+    let limit = reader.integer("size_limit_bytes")?.unwrap_or(0);
+    Ok(u64::try_from(limit)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .unwrap_or(DEFAULT_SIZE_LIMIT_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{config, config_error, warnings};
+    use super::*;
+
+    const SERVICES: &str = "services: {s1: {url: 'http://a.test'}, s2: {url: 'http://b.test'}}\n";
+
+    fn read(bundles: &str) -> Vec<BundleConfig> {
+        config(&format!("{SERVICES}bundles: {bundles}")).bundles
+    }
+
+    fn read_error(bundles: &str) -> ConfigError {
+        config_error(&format!("{SERVICES}bundles: {bundles}"))
+    }
+
+    fn from(service: &str, resource: &str) -> BundleSource {
+        BundleSource::Service {
+            service: service.to_owned(),
+            resource: resource.to_owned(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_opa() {
+        assert_eq!(
+            read("{authz: {}}"),
+            [BundleConfig {
+                name: "authz".to_owned(),
+                source: from("s1", "bundles/authz"),
+                polling: PollingConfig::default(),
+                size_limit_bytes: 1_073_741_824,
+            }]
+        );
+    }
+
+    #[test]
+    fn options_are_read() {
+        let bundles = read(
+            "{b: {service: s2, resource: '/x/{{ .bundlename }}.tar.gz', size_limit_bytes: 5, \
+             trigger: periodic, persist: false, signing: null}, a: {service: ''}}",
+        );
+        assert_eq!(bundles[0].name, "b");
+        assert_eq!(bundles[0].source, from("s2", "/x/orders.tar.gz"));
+        assert_eq!(bundles[0].size_limit_bytes, 5);
+        assert_eq!(bundles[1].name, "a");
+        assert_eq!(bundles[1].source, from("s1", "bundles/a"));
+    }
+
+    #[test]
+    fn nulls_are_no_bundles() {
+        assert_eq!(read("{a: null, b: {}}").len(), 1);
+        assert_eq!(read("{}"), []);
+    }
+
+    #[test]
+    fn default_resources_are_cleaned_as_in_go() {
+        for (name, resource) in [
+            ("a/b", "bundles/a/b"),
+            ("/a//b/", "bundles/a/b"),
+            ("./a", "bundles/a"),
+            ("../a", "a"),
+            ("../../a", "../a"),
+            ("a/../../..", ".."),
+            ("..", "."),
+            ("", "bundles"),
+        ] {
+            assert_eq!(default_resource(name), resource, "{name}");
+        }
+    }
+
+    #[test]
+    fn services_must_exist() {
+        let error = read_error("{x: {service: y}}");
+        assert_eq!(
+            error.to_string(),
+            "opa.yaml:2:24: bundles.x.service: invalid configuration for bundle \"x\": service \
+             name \"y\" not found"
+        );
+        let error = config_error("bundles: {x: {}}");
+        assert_eq!(
+            error.message(),
+            "invalid configuration for bundle \"x\": service name \"\" not found"
+        );
+    }
+
+    #[test]
+    fn files_need_no_service() {
+        let config = config("bundles: {x: {resource: 'file:///srv/x.tar.gz'}}");
+        assert_eq!(
+            config.bundles[0].source,
+            BundleSource::File("/srv/x.tar.gz".into())
+        );
+        for resource in [
+            "file://host/share",
+            "FILE:////host/x",
+            "file:x",
+            "file://{{ .bundlename }}",
+        ] {
+            let error = config_error(&format!("bundles: {{x: {{resource: '{resource}'}}}}"));
+            assert_eq!(error.path(), "bundles.x.resource");
+            assert!(
+                error
+                    .message()
+                    .starts_with("invalid URL for bundle \"x\": "),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused() {
+        for (options, path) in [
+            ("signing: {}", "bundles.x.signing"),
+            ("signing: {keyid: k}", "bundles.x.signing"),
+            ("persist: true", "bundles.x.persist"),
+            ("trigger: manual", "bundles.x.trigger"),
+        ] {
+            let error = read_error(&format!("{{x: {{{options}}}}}"));
+            assert_eq!(error.kind(), ConfigErrorKind::Unsupported, "{options}");
+            assert_eq!(error.path(), path);
+        }
+    }
+
+    #[test]
+    fn triggers_are_checked() {
+        assert_eq!(
+            read_error("{x: {trigger: immediate}}").message(),
+            "invalid configuration for bundle \"x\": invalid trigger mode \"immediate\" (want \
+             \"periodic\" or \"manual\")"
+        );
+    }
+
+    #[test]
+    fn size_limits_that_are_not_positive_are_the_default() {
+        for limit in ["0", "-5", "null"] {
+            let bundles = read(&format!("{{x: {{size_limit_bytes: {limit}}}}}"));
+            assert_eq!(bundles[0].size_limit_bytes, DEFAULT_SIZE_LIMIT_BYTES);
+        }
+        assert_eq!(
+            read_error("{x: {size_limit_bytes: 1.5}}").path(),
+            "bundles.x.size_limit_bytes"
+        );
+    }
+
+    #[test]
+    fn without_bundles_the_app_has_one() {
+        for bundles in ["", "bundles: null"] {
+            let config = config(&format!("{SERVICES}{bundles}"));
+            assert_eq!(config.bundles.len(), 1);
+            assert_eq!(config.bundles[0].name, "orders");
+            assert_eq!(config.bundles[0].source, from("s1", "bundles/orders"));
+        }
+        // Without a service there is nowhere to get it from.
+        for text in ["", "labels: {}", "services: []", "services: null"] {
+            assert_eq!(config(text).bundles, [], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn keys_in_another_case_are_refused() {
+        // OPA would check signatures here.
+        let error = read_error("{x: {Signing: {keyid: k}}}");
+        assert_eq!(error.message(), "expected the key to be `signing`");
+    }
+
+    #[test]
+    fn unknown_options_are_warned_about() {
+        assert_eq!(
+            warnings(&format!("{SERVICES}bundles: {{authz: {{servcie: s1}}}}")),
+            [
+                "opa.yaml:2:19: bundles.authz.servcie: unknown configuration option \
+              \"bundles.authz.servcie\" encountered"
+            ]
+        );
+    }
+}

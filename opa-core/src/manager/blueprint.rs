@@ -1,0 +1,198 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::poll::{CompilePool, Poll};
+use super::slots::{self, Slots};
+use crate::bundle::Limits;
+use crate::bundle::source::{File, HttpSource, Source};
+use crate::config::{
+    BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig, ServiceConfig,
+    Template,
+};
+use crate::instance::{Instance, Profile};
+use crate::plugin::{Attached, Labels, Plugin, Scope};
+use crate::service::{Clients, Service};
+use crate::{AppId, OPA_VERSION};
+
+/// How often a source from code is asked that does not wait for news.
+const CODE_DELAY: Duration = Duration::from_secs(1);
+
+/// How long a source from code may wait for news.
+const CODE_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// From what instances are started. Clones are the same blueprint.
+#[derive(Clone)]
+pub(super) struct Blueprint {
+    pub(super) compile: CompilePool,
+    parts: Arc<Parts>,
+}
+
+/// What a program gives a manager, besides the engine and its bounds.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) template: Option<Template>,
+    pub(super) env: EnvPolicy,
+    /// Bundles from code; with one of them, none is read from a service that isn't configured.
+    pub(super) sources: Vec<(Arc<str>, Arc<dyn Source>)>,
+    pub(super) plugins: Vec<Arc<dyn Plugin>>,
+    pub(super) permit_dry_run: bool,
+}
+
+struct Parts {
+    given: Given,
+    clients: Clients,
+    downloads: Arc<Semaphore>,
+    of_code: Slots,
+    of_services: Mutex<HashMap<String, Slots>>,
+}
+
+impl Blueprint {
+    pub(super) fn new(given: Given, compile: CompilePool) -> Self {
+        let downloads = slots::total();
+        let parts = Parts {
+            given,
+            clients: Clients::default(),
+            of_code: Slots::of_code(&downloads),
+            of_services: Mutex::default(),
+            downloads,
+        };
+        Self { compile, parts: Arc::new(parts) }
+    }
+
+    /// Renders the configuration once and attaches the plugins to it, so that what is wrong with
+    /// it for any app is known when the manager is built. Warnings are logged here, once.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let app = AppId::new("app").map_err(|error| {
+            ConfigError::new(ConfigErrorKind::Invalid, error.to_string())
+        })?;
+        let config = self.config(&app)?;
+        if config.bundles.is_empty() && self.parts.given.sources.is_empty() {
+            let file = self.parts.given.template.as_ref().map_or("configuration", Template::file);
+            let text = format!("{file}: services: expected one for the app's bundle, found none");
+            return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
+        }
+        for warning in &config.warnings {
+            tracing::warn!(target: "opa::config", "{warning}");
+        }
+        self.profile(&app, config).map(|_| ())
+    }
+
+    /// Gives an instance its configuration. Answers the polls of its bundles.
+    pub(super) fn start(&self, instance: &Arc<Instance>) -> Result<Vec<Poll>, ConfigError> {
+        let config = self.config(instance.id())?;
+        let mut polls = self.polls_of_services(instance, &config)?;
+        for (name, source) in &self.parts.given.sources {
+            polls.push(self.poll_of_code(instance, name, Arc::clone(source)));
+        }
+        let mut profile = self.profile(instance.id(), config)?;
+        profile.bundles = polls.iter().map(|poll| Arc::clone(&poll.bundle)).collect();
+        instance.configure(Arc::new(profile));
+        Ok(polls)
+    }
+
+    fn config(&self, app: &AppId) -> Result<Config, ConfigError> {
+        let Given { template, env, .. } = &self.parts.given;
+        match template {
+            Some(template) => template.config(app.as_str(), env),
+            None => Ok(Config::default()),
+        }
+    }
+
+    fn profile(&self, app: &AppId, config: Config) -> Result<Profile, ConfigError> {
+        let given = &self.parts.given;
+        if let Some(refused) = &config.envoy.dry_run_refused
+            && config.envoy.dry_run
+            && !given.permit_dry_run
+        {
+            return Err(refused.clone());
+        }
+        self.check_registered(&config)?;
+        let id = uuid::Uuid::new_v4().to_string();
+        // OPA's own labels win over configured ones.
+        let own = [("id".to_owned(), id), ("version".to_owned(), OPA_VERSION.to_owned())];
+        let labels = Labels::new(config.labels.clone().into_iter().chain(own));
+        let scope = Scope::new(app, &config, &labels);
+        let attached: Vec<Attached> =
+            given.plugins.iter().map(|plugin| plugin.attach(&scope)).collect::<Result<_, _>>()?;
+        Ok(Profile {
+            labels,
+            entrypoint: config.envoy.path.clone(),
+            dry_run: config.envoy.dry_run,
+            bundles: Vec::new(),
+            decision_sinks: attached.iter().filter_map(|one| one.decisions.clone()).collect(),
+            status_sinks: attached.iter().filter_map(|one| one.status.clone()).collect(),
+        })
+    }
+
+    /// Nothing is accepted and ignored: each section must have a plugin that reads it.
+    fn check_registered(&self, config: &Config) -> Result<(), ConfigError> {
+        let top_level = [("decision_logs", &config.decision_logs), ("status", &config.status)];
+        let top_level = top_level.into_iter().filter_map(|(name, section)| Some((name, section.as_ref()?)));
+        let others = config.plugins.iter().map(|(name, section)| (name.as_str(), section));
+        for (name, section) in top_level.chain(others) {
+            if !self.parts.given.plugins.iter().any(|plugin| plugin.name() == name) {
+                return Err(section.not_registered(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn polls_of_services(
+        &self,
+        instance: &Arc<Instance>,
+        config: &Config,
+    ) -> Result<Vec<Poll>, ConfigError> {
+        let mut polls = Vec::with_capacity(config.bundles.len());
+        for bundle in &config.bundles {
+            let (source, slots): (Arc<dyn Source>, Slots) = match &bundle.source {
+                BundleSource::File(path) => {
+                    (Arc::new(File::new(path)), self.parts.of_code.clone())
+                }
+                BundleSource::Service { service, resource } => {
+                    let service = config.services.iter().find(|one| one.name == *service);
+                    // The configuration was read with this check.
+                    let Some(service) = service else { continue };
+                    let client = Service::new(service, &self.parts.clients).map_err(|error| {
+                        let text = format!("services.{}: {error}", service.name);
+                        ConfigError::new(ConfigErrorKind::Invalid, text)
+                    })?;
+                    let source = HttpSource::new(Arc::new(client), resource.clone());
+                    (Arc::new(source), self.slots_of(service))
+                }
+            };
+            polls.push(Poll::new(
+                instance,
+                bundle.name.as_str().into(),
+                source,
+                bundle.polling.clone(),
+                Limits::default().with_file_bytes(bundle.size_limit_bytes),
+                slots,
+                self.compile.clone(),
+            ));
+        }
+        Ok(polls)
+    }
+
+    fn poll_of_code(&self, instance: &Arc<Instance>, name: &Arc<str>, source: Arc<dyn Source>) -> Poll {
+        let (name, slots) = (Arc::clone(name), self.parts.of_code.clone());
+        let polling = PollingConfig {
+            min_delay: CODE_DELAY,
+            max_delay: CODE_DELAY,
+            long_polling_timeout: Some(CODE_WAIT),
+        };
+        Poll::new(instance, name, source, polling, Limits::default(), slots, self.compile.clone())
+    }
+
+    /// Apps whose services have the same URL share its bounds.
+    fn slots_of(&self, service: &ServiceConfig) -> Slots {
+        let mut of_services = self.parts.of_services.lock();
+        let of_service = of_services
+            .entry(service.url.clone())
+            .or_insert_with(|| Slots::of_service(&self.parts.downloads));
+        of_service.clone()
+    }
+}

@@ -1,0 +1,232 @@
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::blueprint::{Blueprint, Given};
+use super::poll::CompilePool;
+use super::scheduler::Scheduler;
+use super::{Inner, Instances, Manager, sweeper};
+use crate::Value;
+use crate::bundle::source::{Memory, Source};
+use crate::bundle::{BundleError, BundleWriter};
+use crate::config::{ConfigError, ConfigErrorKind, EnvPolicy, Template};
+use crate::engine::pool::{Pool, PoolConfig, Spawn};
+use crate::engine::{
+    Budget, Clock, Engine, IoDriver, Module, NoIo, PrintSink, Runner, Scheduling, SystemClock,
+};
+use crate::instance::Shared;
+use crate::plugin::Plugin;
+
+/// How long an evaluation may run on the caller's thread.
+const SLICE: Duration = Duration::from_micros(100);
+
+/// Builds a [`Manager`]. See the [module docs](crate::manager).
+///
+/// Mistakes in what is given are reported by [`build`](Self::build).
+#[must_use = "nothing runs until `build` is called"]
+pub struct ManagerBuilder {
+    given: Given,
+    problem: Option<ConfigError>,
+    engine: Option<Arc<dyn Engine>>,
+    budget: Budget,
+    grace: Duration,
+    max_apps: usize,
+    io: Arc<dyn IoDriver>,
+    prints: Option<Arc<dyn PrintSink>>,
+    clock: Arc<dyn Clock>,
+    blocking_pools: bool,
+}
+
+impl Default for ManagerBuilder {
+    fn default() -> Self {
+        Self {
+            given: Given::default(),
+            problem: None,
+            engine: None,
+            budget: Budget::default(),
+            grace: Duration::from_secs(30),
+            max_apps: 100_000,
+            io: Arc::new(NoIo),
+            prints: None,
+            clock: Arc::new(SystemClock::new()),
+            blocking_pools: false,
+        }
+    }
+}
+
+impl ManagerBuilder {
+    /// Reads OPA's configuration from a file: the template of all apps.
+    pub fn config_file(self, path: impl AsRef<Path>) -> Self {
+        self.template(Template::read(path))
+    }
+
+    /// Reads OPA's configuration, the template of all apps, from a text.
+    pub fn config_yaml(self, text: &str) -> Self {
+        self.template(Template::parse("<config>", text))
+    }
+
+    fn template(mut self, template: Result<Template, ConfigError>) -> Self {
+        match template {
+            Ok(template) => self.given.template = Some(template),
+            Err(error) => self.problem = self.problem.or(Some(error)),
+        }
+        self
+    }
+
+    /// Which environment variables the configuration may read. Default: none.
+    pub fn env(mut self, env: EnvPolicy) -> Self {
+        self.given.env = env;
+        self
+    }
+
+    /// Registers a plugin: it runs beside every instance.
+    pub fn plugin(mut self, plugin: impl Plugin) -> Self {
+        self.given.plugins.push(Arc::new(plugin));
+        self
+    }
+
+    /// Gives every app a bundle `name` from `source`, besides those of the configuration. A
+    /// configuration without `bundles` then needs no service.
+    pub fn source(mut self, name: impl Into<Arc<str>>, source: impl Source) -> Self {
+        self.given.sources.push((name.into(), Arc::new(source)));
+        self
+    }
+
+    /// Gives every app the bundle `bundle` of `modules` and `data`.
+    ///
+    /// # Errors
+    /// When the bundle can't be written: a module or the data makes no bundle.
+    pub fn in_memory(
+        self,
+        modules: impl IntoIterator<Item = Module>,
+        data: Value,
+    ) -> Result<Self, ConfigError> {
+        let invalid = |error: BundleError| {
+            ConfigError::new(ConfigErrorKind::Invalid, format!("bundle in memory: {error}"))
+        };
+        let mut bundle = BundleWriter::new().data("", &data).map_err(invalid)?;
+        for module in modules {
+            bundle = bundle.module(module.id(), module.source()).map_err(invalid)?;
+        }
+        let archive = bundle.to_vec().map_err(invalid)?;
+        Ok(self.source("bundle", Memory::new(archive)))
+    }
+
+    /// The engine that runs Rego. Default: [`Regorus`](crate::engine::Regorus).
+    pub fn engine(mut self, engine: impl Engine) -> Self {
+        self.engine = Some(Arc::new(engine));
+        self
+    }
+
+    /// What one decision may use. Default: [`Budget::default`].
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// How long an instance that nobody uses stays warm. Default: 30 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How many apps there may be at a time. Default: 100,000.
+    pub fn max_apps(mut self, max: usize) -> Self {
+        self.max_apps = max;
+        self
+    }
+
+    /// Permits the configuration to ask for `dry-run`. Default: it must not.
+    pub fn permit_dry_run(mut self, permit: bool) -> Self {
+        self.given.permit_dry_run = permit;
+        self
+    }
+
+    /// What answers built-ins that need input or output. Default: [`NoIo`].
+    pub fn io(mut self, driver: impl IoDriver) -> Self {
+        self.io = Arc::new(driver);
+        self
+    }
+
+    /// Where the lines of `print` go. Default: nowhere.
+    pub fn prints(mut self, sink: impl PrintSink) -> Self {
+        self.prints = Some(Arc::new(sink));
+        self
+    }
+
+    /// The clocks of decisions and timestamps. Default: the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Runs evaluations on the runtime's blocking threads instead of threads of the manager's own,
+    /// for tests under Tokio's paused time: it stands still while such a thread works.
+    pub fn blocking_pools(mut self) -> Self {
+        self.blocking_pools = true;
+        self
+    }
+
+    /// Builds the manager and starts its background work: one scheduler and one sweeper.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, with file, place and what was expected;
+    /// [`ConfigErrorKind::NoRuntime`] outside of a Tokio runtime.
+    pub fn build(self) -> Result<Manager, ConfigError> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        let runtime = Handle::try_current().map_err(|error| {
+            ConfigError::new(ConfigErrorKind::NoRuntime, error.to_string())
+        })?;
+        let engine = self.engine.map_or_else(default_engine, Ok)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = match engine.scheduling() {
+            Scheduling::Sliced => cores,
+            Scheduling::Pooled => (2 * cores).max(4),
+        };
+        let mut pool = PoolConfig::threads(threads);
+        if self.blocking_pools {
+            pool = pool.spawn(Spawn::Blocking(runtime.clone()));
+        }
+        let runner = Runner {
+            scheduling: engine.scheduling(),
+            pool: Pool::new(pool),
+            slice: SLICE,
+            io: self.io,
+        };
+        let plugins = self.given.plugins.clone();
+        let blueprint = Blueprint::new(self.given, CompilePool::new(cores));
+        blueprint.validate()?;
+        let shared = Shared::new(engine, runner, self.clock, self.budget, self.prints);
+        let instances = Arc::new(Instances {
+            shared: Arc::new(shared),
+            by_app: parking_lot::RwLock::default(),
+            closed: AtomicBool::new(false),
+            grace: self.grace,
+            max_apps: self.max_apps,
+        });
+        let scheduler = Arc::new(Scheduler::new(blueprint));
+        let background = vec![
+            runtime.spawn(Arc::clone(&scheduler).run()),
+            runtime.spawn(sweeper::run(Arc::clone(&instances))),
+        ];
+        Ok(Manager(Arc::new(Inner { instances, scheduler, plugins, background })))
+    }
+}
+
+#[cfg(feature = "regorus")]
+#[expect(clippy::unnecessary_wraps, reason = "without an engine compiled in it is an error")]
+fn default_engine() -> Result<Arc<dyn Engine>, ConfigError> {
+    Ok(Arc::new(crate::engine::Regorus::default()))
+}
+
+#[cfg(not(feature = "regorus"))]
+fn default_engine() -> Result<Arc<dyn Engine>, ConfigError> {
+    let text = "no engine is compiled in (feature `regorus`) and none was given";
+    Err(ConfigError::new(ConfigErrorKind::Unsupported, text))
+}

@@ -1,0 +1,239 @@
+//! Owns all instances of a process.
+//!
+//! A [`Manager`] starts an instance when an app is first asked for, keeps it while somebody holds
+//! a lease and for a grace period afterwards, and polls the bundles of all apps with one scheduler.
+//!
+//! ```
+//! use opa_core::Manager;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let manager = Manager::builder()
+//!     .config_yaml("services: {control: {url: 'http://127.0.0.1:1'}}\nlabels: {app: '{{ .bundlename }}'}")
+//!     .grace(std::time::Duration::from_secs(30))
+//!     .build()?;
+//! let orders = manager.app("orders")?;                     // returns at once
+//! let tenants = manager.app_set(["blue", "red"])?;          // a closed set
+//! assert!(tenants.get("green").is_none());
+//! assert_eq!(manager.statuses().len(), 3);
+//! manager.shutdown(std::time::Duration::from_secs(1)).await;
+//! # drop(orders);
+//! # Ok(())
+//! # }
+//! ```
+
+mod agenda;
+mod app_set;
+mod blueprint;
+mod builder;
+mod error;
+mod poll;
+mod scheduler;
+mod slots;
+mod sweeper;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use app_set::AppSet;
+pub use builder::ManagerBuilder;
+pub use error::AppError;
+
+use self::scheduler::Scheduler;
+use crate::config::ConfigError;
+use crate::engine::Module;
+use crate::instance::{Instance, Shared};
+use crate::plugin::{InstanceStatus, Plugin};
+use crate::{App, AppId, InvalidAppId, Value};
+
+/// How often a shutdown looks whether the last decisions are made.
+const DRAIN_EVERY: Duration = Duration::from_millis(5);
+
+/// Owns all instances of a process. Clones are the same manager.
+///
+/// Dropping the last clone aborts the background work: leases that outlive it answer
+/// [`Reason::Closed`](crate::Reason::Closed). [`shutdown`](Self::shutdown) ends it gracefully.
+#[derive(Clone)]
+pub struct Manager(Arc<Inner>);
+
+struct Inner {
+    instances: Arc<Instances>,
+    scheduler: Arc<Scheduler>,
+    plugins: Vec<Arc<dyn Plugin>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// The instances by the folded id of their app.
+struct Instances {
+    shared: Arc<Shared>,
+    by_app: RwLock<HashMap<String, Arc<Instance>>>,
+    closed: AtomicBool,
+    grace: Duration,
+    max_apps: usize,
+}
+
+impl Manager {
+    /// A manager to be configured.
+    pub fn builder() -> ManagerBuilder {
+        ManagerBuilder::default()
+    }
+
+    /// A manager whose apps all have the same bundle of `modules` and `data`, for tests and small
+    /// services.
+    ///
+    /// # Errors
+    /// When there is no Tokio runtime, or the bundle can't be written.
+    pub fn in_memory(
+        modules: impl IntoIterator<Item = Module>,
+        data: Value,
+    ) -> Result<Self, ConfigError> {
+        Self::builder().in_memory(modules, data)?.build()
+    }
+
+    /// Takes a lease on the instance of `app`, which is started if there is none. Returns at once.
+    ///
+    /// # Errors
+    /// When the id is invalid or differs from another one only in case, when there are too many
+    /// apps, or when the manager is shut down.
+    pub fn app<I>(&self, app: I) -> Result<App, AppError>
+    where
+        I: TryInto<AppId>,
+        I::Error: Into<InvalidAppId>,
+    {
+        let id = app.try_into().map_err(|error| AppError::InvalidId(error.into()))?;
+        let (lease, started) = self.0.instances.lease(id)?;
+        if let Some(instance) = started {
+            self.0.scheduler.start(&instance);
+        }
+        Ok(lease)
+    }
+
+    /// Takes a lease on each of `apps`: the closed set that requests may name.
+    ///
+    /// # Errors
+    /// As [`app`](Self::app), for the first app that fails.
+    pub fn app_set<I>(&self, apps: impl IntoIterator<Item = I>) -> Result<AppSet, AppError>
+    where
+        I: TryInto<AppId>,
+        I::Error: Into<InvalidAppId>,
+    {
+        let leases = apps.into_iter().map(|app| self.app(app)).collect::<Result<Vec<_>, _>>()?;
+        Ok(AppSet::new(leases))
+    }
+
+    /// What an operator wants to know of each instance, sorted by app.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<InstanceStatus> {
+        let mut statuses: Vec<_> =
+            self.0.instances.all().iter().map(|instance| instance.status()).collect();
+        statuses.sort_by(|a, b| a.app.cmp(&b.app));
+        statuses
+    }
+
+    /// Ends the manager: no new leases, waits for decisions under way, closes all instances, and
+    /// lets the plugins deliver what they hold, all within `deadline`.
+    ///
+    /// Call it after the server has shut down, so that the last requests have their decisions.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        let Inner { instances, plugins, background, .. } = &*self.0;
+        instances.closed.store(true, Ordering::Release);
+        while instances.all().iter().any(|instance| instance.is_deciding()) && Instant::now() < end {
+            tokio::time::sleep(DRAIN_EVERY).await;
+        }
+        for task in background {
+            task.abort();
+        }
+        instances.close_all();
+        let flushes = plugins.iter().map(|plugin| {
+            let left = end.saturating_duration_since(Instant::now());
+            async move {
+                if tokio::time::timeout(left, plugin.shutdown(left)).await.is_err() {
+                    tracing::error!(plugin = plugin.name(), "the plugin did not end in time");
+                }
+            }
+        });
+        futures_util::future::join_all(flushes).await;
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let apps = self.0.instances.by_app.read().len();
+        f.debug_struct("Manager").field("apps", &apps).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in &self.background {
+            task.abort();
+        }
+        self.instances.closed.store(true, Ordering::Release);
+        self.instances.close_all();
+    }
+}
+
+impl Instances {
+    /// A lease, and the instance if it must be started.
+    fn lease(&self, id: AppId) -> Result<(App, Option<Arc<Instance>>), AppError> {
+        let key = id.folded();
+        if let Some(lease) = self.existing(&self.by_app.read(), &key, &id)? {
+            return Ok((lease, None));
+        }
+        self.shared.hooks.reach("lease: not found");
+        let mut by_app = self.by_app.write();
+        // Another thread may have started it meanwhile.
+        if let Some(lease) = self.existing(&by_app, &key, &id)? {
+            return Ok((lease, None));
+        }
+        if !by_app.contains_key(&key) && by_app.len() >= self.max_apps {
+            return Err(AppError::TooManyApps { max: self.max_apps });
+        }
+        let instance = Arc::new(Instance::new(id, Arc::clone(&self.shared)));
+        let lease = App::lease(&instance).ok_or(AppError::Closed)?;
+        by_app.insert(key, Arc::clone(&instance));
+        Ok((lease, Some(instance)))
+    }
+
+    fn existing(
+        &self,
+        by_app: &HashMap<String, Arc<Instance>>,
+        key: &str,
+        id: &AppId,
+    ) -> Result<Option<App>, AppError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(AppError::Closed);
+        }
+        let Some(instance) = by_app.get(key) else { return Ok(None) };
+        if instance.id() != id {
+            return Err(AppError::CaseConflict { wanted: id.clone(), existing: instance.id().clone() });
+        }
+        // A closed instance gives no lease: a new one takes its place.
+        Ok(App::lease(instance))
+    }
+
+    fn all(&self) -> Vec<Arc<Instance>> {
+        self.by_app.read().values().cloned().collect()
+    }
+
+    fn close_all(&self) {
+        let instances: Vec<_> = self.by_app.write().drain().map(|(_, instance)| instance).collect();
+        for instance in instances {
+            instance.close();
+        }
+        if self.closed.load(Ordering::Acquire) {
+            self.shared.runner.pool.close();
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! One bundle of one app, asked for again and again.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rand::RngExt;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::slots::{Room, Slots};
+use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
+use crate::bundle::{self, Limits};
+use crate::config::PollingConfig;
+use crate::instance::{ActivationError, Instance};
+
+/// The shortest wait before a retry.
+const MIN_RETRY: Duration = Duration::from_millis(50);
+
+/// What the first retry waits at most; doubled with each further one, up to the longest interval.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+/// A long poll that is answered sooner than this without news waits the rest.
+const MIN_LONG_POLL: Duration = Duration::from_millis(100);
+
+/// Where an activation runs: on blocking threads, as many at a time as there are cores.
+#[derive(Clone, Debug)]
+pub(super) struct CompilePool(Arc<Semaphore>);
+
+/// One bundle of one app, with what is known from the last answer.
+pub(super) struct Poll {
+    pub(super) instance: Weak<Instance>,
+    pub(super) bundle: Arc<str>,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) polling: PollingConfig,
+    pub(super) limits: Limits,
+    pub(super) slots: Slots,
+    pub(super) compile: CompilePool,
+    etag: Option<Arc<str>>,
+    long_polling: bool,
+    failures: u32,
+}
+
+/// What went wrong with one poll.
+enum PollError {
+    Source(SourceError),
+    Activation(ActivationError),
+    Panic,
+}
+
+impl CompilePool {
+    pub(super) fn new(threads: usize) -> Self {
+        Self(Arc::new(Semaphore::new(threads.max(1))))
+    }
+
+    /// Runs `work` on a thread that may block.
+    ///
+    /// # Errors
+    /// `None` when `work` panicked.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = Arc::clone(&self.0).acquire_owned().await.ok();
+        let work = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+}
+
+impl Poll {
+    pub(super) fn new(
+        instance: &Arc<Instance>,
+        bundle: Arc<str>,
+        source: Arc<dyn Source>,
+        polling: PollingConfig,
+        limits: Limits,
+        slots: Slots,
+        compile: CompilePool,
+    ) -> Self {
+        let long_polling = polling.long_polling_timeout.is_some();
+        let instance = Arc::downgrade(instance);
+        Self {
+            instance,
+            bundle,
+            source,
+            polling,
+            limits,
+            slots,
+            compile,
+            etag: None,
+            long_polling,
+            failures: 0,
+        }
+    }
+
+    /// Room for the next question, if there is any now. A question that will wait for news needs
+    /// none for a download until they come; when too many wait already, it asks and goes.
+    pub(super) fn room(&self) -> Option<Room> {
+        let waits = self.long_polling && self.etag.is_some() && self.failures == 0;
+        if let Some(slot) = waits.then(|| self.slots.try_long_poll()).flatten() {
+            return Some(Room::LongPoll(slot));
+        }
+        self.slots.try_download().map(Room::Download)
+    }
+
+    /// Asks once and activates what comes. Answers how long to wait before the next time.
+    pub(super) async fn run(&mut self, room: Room) -> Duration {
+        let Some(instance) = self.instance.upgrade() else { return Duration::MAX };
+        let asked = Instant::now();
+        let first = self.etag.is_none();
+        let waits = matches!(room, Room::LongPoll(_));
+        match self.ask(&instance, room).await {
+            Ok(()) => {
+                self.failures = 0;
+                if self.long_polling && (waits || first) {
+                    MIN_LONG_POLL.saturating_sub(asked.elapsed())
+                } else {
+                    between(self.polling.min_delay, self.polling.max_delay)
+                }
+            }
+            Err(error) => {
+                let delay = self.retry_delay(error.retry_after());
+                self.failures = self.failures.saturating_add(1);
+                self.note_failure(&instance, &error, delay);
+                delay
+            }
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        instance: &Arc<Instance>,
+        room: Room,
+    ) -> Result<(), PollError> {
+        let now = instance.now();
+        instance.note_bundle(&self.bundle, |status| status.last_request = Some(now));
+        // The first question says that it would wait, as OPA's does, but is answered at once.
+        let may_wait = self.etag.is_none() || matches!(room, Room::LongPoll(_));
+        let wait = self.polling.long_polling_timeout.filter(|_| self.long_polling && may_wait);
+        let request = Fetch { etag: self.etag.clone(), wait };
+        // A source is the user's code: its panic must not end the polling.
+        let fetch = AssertUnwindSafe(self.source.fetch(request)).catch_unwind();
+        let answer = fetch.await.map_err(|_| PollError::Panic)?.map_err(PollError::Source)?;
+        let SourceAnswer { content, etag, long_polling } = answer;
+        self.long_polling = long_polling && self.polling.long_polling_timeout.is_some();
+        let now = instance.now();
+        match content {
+            Content::NotModified => {
+                self.etag = etag.or_else(|| self.etag.take());
+                instance.note_bundle(&self.bundle, |status| {
+                    status.last_successful_request = Some(now);
+                    status.clear_error();
+                });
+                Ok(())
+            }
+            Content::Snapshot(body) => {
+                let slot = match room {
+                    Room::Download(slot) => Some(slot),
+                    Room::LongPoll(_) => self.slots.download().await,
+                };
+                let activated = self.activate(instance, body).await;
+                drop(slot);
+                if activated.is_ok() {
+                    self.etag = etag;
+                }
+                activated
+            }
+            Content::Delta(_) => {
+                let text = "delta bundles are not supported by this version";
+                Err(PollError::Source(SourceError::new(text)))
+            }
+        }
+    }
+
+    async fn activate(&self, instance: &Arc<Instance>, body: Body) -> Result<(), PollError> {
+        let max = self.limits.total_bytes();
+        let bytes = body.read(max).await.map_err(PollError::Source)?;
+        let size = bytes.len() as u64;
+        let now = instance.now();
+        instance.note_bundle(&self.bundle, |status| {
+            status.last_successful_request = Some(now);
+            status.last_successful_download = Some(now);
+        });
+        let limits = self.limits;
+        let read = move || bundle::read(&*bytes, &limits);
+        let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
+        let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
+        if bundle.is_signed() {
+            // OPA's words for a signed bundle and no key: what is signed is never taken unverified.
+            let text = "verification key not provided: signed bundles are not supported by this version";
+            return Err(PollError::Source(SourceError::new(text)));
+        }
+        let mut loaded = instance.loaded().await;
+        let name = Arc::clone(&self.bundle);
+        let activating = Arc::clone(instance);
+        let activate = move || activating.activate(&mut loaded, &name, bundle, size);
+        let activated = self.compile.run(activate).await.ok_or(PollError::Panic)?;
+        activated.map_err(PollError::Activation)?;
+        Ok(())
+    }
+
+    /// Full jitter above a floor, doubled with each failure; longer if the server says so.
+    fn retry_delay(&self, retry_after: Option<Duration>) -> Duration {
+        let cap = self.polling.max_delay.max(MIN_RETRY);
+        let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(20));
+        between(MIN_RETRY, doubled.min(cap)).max(retry_after.unwrap_or_default())
+    }
+
+    fn note_failure(&self, instance: &Instance, error: &PollError, delay: Duration) {
+        let message: Arc<str> = error.to_string().into();
+        tracing::warn!(
+            target: "opa::bundle",
+            app = %instance.id(),
+            bundle = %self.bundle,
+            retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            "bundle failed: {message}",
+        );
+        instance.note_bundle(&self.bundle, |status| {
+            status.code = Some("bundle_error");
+            status.message = Some(Arc::clone(&message));
+            status.http_code = error.http_code();
+        });
+        let reason = format!("bundle `{}`: {message}", self.bundle);
+        instance.fail(&reason, instance.now().checked_add(delay));
+    }
+}
+
+impl PollError {
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Source(error) => error.retry_after(),
+            Self::Activation(_) | Self::Panic => None,
+        }
+    }
+
+    fn http_code(&self) -> Option<u16> {
+        match self {
+            Self::Source(error) => error.http_code(),
+            Self::Activation(_) | Self::Panic => None,
+        }
+    }
+}
+
+impl std::fmt::Display for PollError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Source(error) => error.fmt(f),
+            Self::Activation(error) => error.fmt(f),
+            Self::Panic => f.write_str("a panic ended the attempt"),
+        }
+    }
+}
+
+fn between(min: Duration, max: Duration) -> Duration {
+    if min >= max { min } else { rand::rng().random_range(min..=max) }
+}

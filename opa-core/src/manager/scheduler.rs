@@ -1,0 +1,111 @@
+//! One scheduler for the polls of all apps: no task, client or timer per app.
+//!
+//! What is due moves to the queue of its service and starts when the service has room. Only what
+//! runs is a task, and how much runs is bounded.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::agenda::Agenda;
+use super::blueprint::Blueprint;
+use super::poll::Poll;
+use super::slots::Room;
+use crate::instance::Instance;
+
+/// How many instances start at a time.
+const STARTS: usize = 16;
+
+pub(super) struct Scheduler {
+    blueprint: Blueprint,
+    /// Instances that must be started, in the order in which they were asked for.
+    starts: Mutex<VecDeque<Weak<Instance>>>,
+    wake: Notify,
+}
+
+impl Scheduler {
+    pub(super) fn new(blueprint: Blueprint) -> Self {
+        Self { blueprint, starts: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Queues an instance to be started. Returns at once.
+    pub(super) fn start(&self, instance: &Arc<Instance>) {
+        self.starts.lock().push_back(Arc::downgrade(instance));
+        self.wake.notify_one();
+    }
+
+    /// Polls until it is aborted.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut agenda = Agenda::default();
+        let mut running = JoinSet::new();
+        let mut starting = 0;
+        loop {
+            while starting < STARTS {
+                let Some(instance) = self.starts.lock().pop_front() else { break };
+                let Some(instance) = instance.upgrade() else { continue };
+                let scheduler = Arc::clone(&self);
+                running.spawn(async move { scheduler.started(instance).await });
+                starting += 1;
+            }
+            agenda.take_due(Instant::now());
+            while let Some((poll, room)) = agenda.next_startable() {
+                running.spawn(run_poll(poll, room));
+            }
+            let ended = tokio::select! {
+                () = self.wake.notified() => None,
+                () = tokio::time::sleep_until(agenda.next_due()) => None,
+                Some(ended) = running.join_next() => Some(ended),
+            };
+            match ended {
+                None => {}
+                Some(Ok(Ended::Start(polls))) => {
+                    starting -= 1;
+                    polls.into_iter().for_each(|poll| agenda.add(Box::new(poll), Duration::ZERO));
+                }
+                Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
+                Some(Ok(Ended::Gone)) => {}
+                Some(Err(error)) => tracing::error!(%error, "a poll ended unexpectedly"),
+            }
+        }
+    }
+
+    async fn started(&self, instance: Arc<Instance>) -> Ended {
+        let blueprint = self.blueprint.clone();
+        let starting = Arc::clone(&instance);
+        let polls = self.blueprint.compile.run(move || blueprint.start(&starting)).await;
+        match polls {
+            Some(Ok(polls)) => Ended::Start(polls),
+            Some(Err(error)) => {
+                instance.fail(&error.to_string(), None);
+                Ended::Start(Vec::new())
+            }
+            None => {
+                instance.fail("a panic ended the start", None);
+                Ended::Start(Vec::new())
+            }
+        }
+    }
+}
+
+/// What a task of the scheduler did.
+enum Ended {
+    Start(Vec<Poll>),
+    Poll(Box<Poll>, Duration),
+    /// The instance was closed.
+    Gone,
+}
+
+async fn run_poll(mut poll: Box<Poll>, room: Room) -> Ended {
+    let Some(instance) = poll.instance.upgrade() else { return Ended::Gone };
+    let closed = instance.closed();
+    drop(instance);
+    tokio::select! {
+        () = closed => Ended::Gone,
+        delay = poll.run(room) => Ended::Poll(poll, delay),
+    }
+}

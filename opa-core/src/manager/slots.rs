@@ -1,0 +1,83 @@
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many downloads of one service run at a time.
+const PER_SERVICE: usize = 16;
+
+/// How many downloads run at a time in total.
+const TOTAL: usize = 256;
+
+/// How many long polls of one service wait at a time; the others poll by interval. Over HTTP/1.1
+/// each of them keeps a connection.
+const LONG_POLLS: usize = 256;
+
+/// How many apps wait at a time for news of a source in memory, which keeps no connection.
+const IN_MEMORY: usize = 4096;
+
+/// The bounds on what one service is asked at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Slots {
+    downloads: Arc<Semaphore>,
+    total: Arc<Semaphore>,
+    long_polls: Arc<Semaphore>,
+}
+
+/// Room for one download.
+pub(super) struct DownloadSlot(#[expect(dead_code, reason = "held for its drop")] [OwnedSemaphorePermit; 2]);
+
+/// Room for one long poll that waits.
+pub(super) struct LongPollSlot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// What lets a question start.
+pub(super) enum Room {
+    Download(DownloadSlot),
+    LongPoll(#[expect(dead_code, reason = "held for its drop")] LongPollSlot),
+}
+
+/// The bound that all services share.
+pub(super) fn total() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(TOTAL))
+}
+
+impl Slots {
+    pub(super) fn of_service(total: &Arc<Semaphore>) -> Self {
+        Self::new(total, LONG_POLLS)
+    }
+
+    pub(super) fn of_code(total: &Arc<Semaphore>) -> Self {
+        Self::new(total, IN_MEMORY)
+    }
+
+    fn new(total: &Arc<Semaphore>, long_polls: usize) -> Self {
+        Self {
+            downloads: Arc::new(Semaphore::new(PER_SERVICE)),
+            total: Arc::clone(total),
+            long_polls: Arc::new(Semaphore::new(long_polls)),
+        }
+    }
+
+    /// Tells one service from another.
+    pub(super) fn service(&self) -> usize {
+        Arc::as_ptr(&self.downloads).addr()
+    }
+
+    /// Room for a download, if there is any now.
+    pub(super) fn try_download(&self) -> Option<DownloadSlot> {
+        let of_service = Arc::clone(&self.downloads).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.total).try_acquire_owned().ok()?;
+        Some(DownloadSlot([of_service, of_all]))
+    }
+
+    /// Waits for room; whoever waits longest is served first.
+    pub(super) async fn download(&self) -> Option<DownloadSlot> {
+        let of_service = Arc::clone(&self.downloads).acquire_owned().await.ok()?;
+        let of_all = Arc::clone(&self.total).acquire_owned().await.ok()?;
+        Some(DownloadSlot([of_service, of_all]))
+    }
+
+    /// Room for a long poll, if there is any now.
+    pub(super) fn try_long_poll(&self) -> Option<LongPollSlot> {
+        Arc::clone(&self.long_polls).try_acquire_owned().ok().map(LongPollSlot)
+    }
+}
