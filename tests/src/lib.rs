@@ -17,3 +17,4 @@ pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
 pub mod peers;
+pub mod policies;
