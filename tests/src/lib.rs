@@ -18,3 +18,4 @@ pub mod envoy_stack;
 pub mod http_client;
 pub mod peers;
 pub mod policies;
+pub mod serve;
