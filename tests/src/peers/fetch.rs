@@ -3,8 +3,10 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::{env, thread};
+
+use super::watchdog::{Watchdog, end};
 
 /// How a program gets into its own folder below `target/peers`.
 pub(super) struct Recipe {
@@ -16,7 +18,7 @@ pub(super) struct Recipe {
 
 /// The program's path, fetched first where it isn't there in the wanted version.
 pub(super) fn fetch(recipe: &Recipe) -> Option<PathBuf> {
-    report(recipe.name, installed(recipe, &folder(), say), in_ci())
+    report(recipe.name, installed(recipe, &folder(), say), in_ci(), say)
 }
 
 /// A program that only the system can provide, from `PATH` or one of the given places.
@@ -27,7 +29,7 @@ pub(super) fn find(name: &str, places: &[&str], hint: &str) -> Option<PathBuf> {
         .chain(places.iter().map(PathBuf::from))
         .find(|program| program.is_file());
     let found = found.ok_or_else(|| format!("`{name}` isn't installed: {hint}"));
-    report(name, found, in_ci())
+    report(name, found, in_ci(), say)
 }
 
 /// `target/peers` of the workspace, wherever the test itself was built.
@@ -40,7 +42,12 @@ fn in_ci() -> bool {
 }
 
 /// A missing peer skips a test on a developer's machine, and must not go unnoticed in CI.
-fn report(name: &str, outcome: Result<PathBuf, String>, in_ci: bool) -> Option<PathBuf> {
+fn report(
+    name: &str,
+    outcome: Result<PathBuf, String>,
+    in_ci: bool,
+    say: fn(&str),
+) -> Option<PathBuf> {
     outcome
         .inspect_err(|why| {
             assert!(!in_ci, "the peer `{name}` is missing: {why}");
@@ -111,35 +118,35 @@ fn lock(name: &str, peers: &Path) -> io::Result<File> {
     }
 }
 
-/// Runs one step of an installation at low priority; its output is the error when it fails.
-pub(super) fn run(command: &mut Command) -> Result<String, String> {
-    let program = command.get_program().to_owned();
-    let mut gentle = Command::new("nice");
-    gentle
-        .args(["-n", "10"])
-        .arg(&program)
-        .args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => gentle.env(name, value),
-            None => gentle.env_remove(name),
-        };
-    }
-    if let Some(folder) = command.get_current_dir() {
-        gentle.current_dir(folder);
-    }
-    let output = gentle
-        .output()
-        .map_err(|error| format!("can't run {command:?}: {error}"))?;
+/// One step of an installation, at low priority.
+pub(super) fn step(program: &str) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "10", program]);
+    command
+}
+
+/// Runs a step; all that it wrote is the error when it fails.
+pub(super) fn run(step: &mut Command) -> Result<String, String> {
+    let output = supervised(step).map_err(|error| format!("can't run {step:?}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = [output.stdout, output.stderr].concat();
-    Err(format!(
-        "{command:?} failed, {}:\n{}",
-        output.status,
-        tail(&String::from_utf8_lossy(&said))
-    ))
+    let said = tail(&String::from_utf8_lossy(&said));
+    Err(format!("{step:?} failed, {}:\n{said}", output.status))
+}
+
+/// The lock goes with this process, so a step must not write on after it.
+fn supervised(step: &mut Command) -> io::Result<Output> {
+    let mut child = step
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut watchdog = Watchdog::over(&child).inspect_err(|_| end(&mut child))?;
+    let output = child.wait_with_output();
+    watchdog.dismiss();
+    output
 }
 
 fn tail(text: &str) -> String {
@@ -222,8 +229,7 @@ mod tests {
             name: "broken",
             version: "1",
             install: |_| {
-                run(Command::new("sh").args(["-c", "echo no network >&2; exit 3"]))
-                    .map(PathBuf::from)
+                run(step("sh").args(["-c", "echo no network >&2; exit 3"])).map(PathBuf::from)
             },
         };
         let error = installed(&failing, peers.path(), |_| ()).unwrap_err();
@@ -236,9 +242,12 @@ mod tests {
 
     #[test]
     fn a_missing_peer_is_none_on_a_developers_machine() {
-        assert_eq!(report("thing", Err("no network".to_owned()), false), None);
         assert_eq!(
-            report("thing", Ok(PathBuf::from("p")), true),
+            report("thing", Err("no network".to_owned()), false, |_| ()),
+            None
+        );
+        assert_eq!(
+            report("thing", Ok(PathBuf::from("p")), true, |_| ()),
             Some(PathBuf::from("p"))
         );
     }
@@ -246,7 +255,7 @@ mod tests {
     #[test]
     #[should_panic = "the peer `thing` is missing: no network"]
     fn a_missing_peer_panics_in_ci() {
-        report("thing", Err("no network".to_owned()), true);
+        report("thing", Err("no network".to_owned()), true, |_| ());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod nginx;
 mod opa;
 mod ports;
 mod process;
+mod watchdog;
 
 pub use decision_log::{Events, decision_logs};
 pub use envoy::{Envoy, RunningEnvoy};

@@ -25,7 +25,7 @@ fn install(folder: &Path) -> Result<PathBuf, String> {
     fetch::require("go", "version")?;
     let module = format!("github.com/open-policy-agent/opa@{}", RECIPE.version);
     fetch::run(
-        Command::new("go")
+        fetch::step("go")
             .args(["install", &module])
             .env("GOBIN", folder),
     )?;

@@ -10,6 +10,8 @@ use std::{error, fmt, io};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use super::watchdog::{Watchdog, end};
+
 /// Far more than a peer needs on a busy machine; a start that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
@@ -21,7 +23,7 @@ const ATTEMPTS: usize = 5;
 pub struct Process {
     name: String,
     child: Child,
-    watchdog: Child,
+    watchdog: Watchdog,
     folder: TempDir,
 }
 
@@ -48,7 +50,7 @@ impl Process {
             .stderr(stderr)
             .spawn()
             .map_err(failed)?;
-        let watchdog = watch_over(&child)
+        let watchdog = Watchdog::over(&child)
             .inspect_err(|_| end(&mut child))
             .map_err(failed)?;
         Ok(Process {
@@ -160,33 +162,9 @@ const STDERR: &str = "stderr.log";
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // First, while the process id is still ours: the watchdog must not end a later owner of it.
-        end(&mut self.watchdog);
+        self.watchdog.dismiss();
         end(&mut self.child);
     }
-}
-
-fn end(child: &mut Child) {
-    // Both fail only if the child has ended and was waited for.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// Ends the program when this process ends without dropping its guard, killed for example.
-///
-/// The kernel closes our end of the pipe then, whatever the cause of our death.
-fn watch_over(child: &Child) -> io::Result<Child> {
-    Command::new("sh")
-        .args([
-            "-c",
-            "trap '' INT TERM HUP; read -r _; kill -s KILL \"$1\"",
-            "sh",
-        ])
-        .arg(child.id().to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
 }
 
 /// Why a program didn't start.
