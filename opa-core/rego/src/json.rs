@@ -1,0 +1,7 @@
+//! JSON text: read and written as OPA does it, to any depth that OPA reads.
+
+pub use read::JsonError;
+pub(crate) use write::{key_text, write_scalar};
+
+mod read;
+mod write;

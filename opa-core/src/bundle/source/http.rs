@@ -1,0 +1,137 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use http::StatusCode;
+
+use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
+use crate::service::Service;
+
+/// The content type by which a server says that it waits for news (OPA, "Long Polling").
+const LONG_POLLING: &str = "application/vnd.openpolicyagent.bundles";
+
+/// The longest `Retry-After` that is honoured.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// OPA's HTTP bundle service.
+pub(crate) struct HttpSource {
+    service: Arc<Service>,
+    resource: String,
+}
+
+impl HttpSource {
+    pub(crate) fn new(service: Arc<Service>, resource: String) -> Self {
+        Self { service, resource }
+    }
+
+    async fn get(&self, request: Fetch) -> Result<SourceAnswer, SourceError> {
+        let pending = request.wait.unwrap_or_default();
+        let response = self
+            .service
+            .get(&self.resource, headers(&request)?, pending)
+            .await
+            .map_err(|error| SourceError::new(error.to_string()))?;
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let etag: Option<Arc<str>> = header(ETAG).map(Into::into);
+        let long_polling = header(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLLING);
+        match response.status() {
+            StatusCode::NOT_MODIFIED => {
+                let mut answer = SourceAnswer::not_modified();
+                answer.etag = etag;
+                // A 304 has no content type: the one who asked to wait is still long polling.
+                Ok(answer.long_polling(long_polling || request.wait.is_some()))
+            }
+            StatusCode::OK => {
+                let body = Body::new(ResponseBody(Box::pin(response.bytes_stream())));
+                Ok(SourceAnswer::snapshot(body, etag).long_polling(long_polling))
+            }
+            status => {
+                let text = status.canonical_reason().unwrap_or("an unknown status");
+                let retry_after = header(RETRY_AFTER)
+                    .and_then(|value| retry_after(value, SystemTime::now()))
+                    .map(|delay| delay.min(MAX_RETRY_AFTER));
+                Err(SourceError::new(format!("server replied with {text}"))
+                    .with_http_code(status.as_u16())
+                    .with_retry_after(retry_after))
+            }
+        }
+    }
+}
+
+impl Source for HttpSource {
+    fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
+        Box::pin(self.get(request))
+    }
+}
+
+fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
+    let mut headers = HeaderMap::new();
+    if let Some(etag) = &request.etag {
+        let etag = HeaderValue::try_from(&**etag)
+            .map_err(|_| SourceError::new("the etag of the last answer is no header value"))?;
+        headers.insert(IF_NONE_MATCH, etag);
+    }
+    let prefer = match request.wait {
+        Some(wait) => HeaderValue::try_from(format!("modes=snapshot;wait={}", wait.as_secs())),
+        None => Ok(HeaderValue::from_static("modes=snapshot")),
+    };
+    // The text is digits and constants.
+    headers.extend(prefer.ok().map(|prefer| (http::HeaderName::from_static("prefer"), prefer)));
+    Ok(headers)
+}
+
+/// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+/// The body of a response.
+struct ResponseBody(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
+
+impl ByteStream for ResponseBody {
+    fn poll_chunk(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, SourceError>>> {
+        let chunk = ready!(self.0.as_mut().poll_next(cx));
+        let failed = |error: reqwest::Error| {
+            SourceError::new(format!("the body broke off: {}", error.without_url()))
+        };
+        Poll::Ready(chunk.map(|chunk| chunk.map_err(failed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(retry_after(date, now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(date, now + Duration::from_secs(100)), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("-1", now), None);
+    }
+
+    #[test]
+    fn the_request_is_opas() {
+        let request = Fetch { etag: Some("\"abc\"".into()), wait: Some(Duration::from_secs(45)) };
+        let headers = headers(&request).unwrap();
+        assert_eq!(headers[IF_NONE_MATCH], "\"abc\"");
+        assert_eq!(headers["prefer"], "modes=snapshot;wait=45");
+        let headers = super::headers(&Fetch::default()).unwrap();
+        assert_eq!(headers["prefer"], "modes=snapshot");
+        assert_eq!(headers.len(), 1);
+    }
+}

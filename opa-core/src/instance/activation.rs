@@ -1,0 +1,94 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Instance, Snapshot};
+use crate::bundle::{Bundle, BundleError, Union};
+use crate::engine::CompileErrors;
+use crate::plugin::BundleRevision;
+
+/// The bundles of an instance that were read, by name.
+#[derive(Default)]
+pub(crate) struct Loaded(BTreeMap<Arc<str>, Arc<Bundle>>);
+
+impl Instance {
+    /// Puts `bundle` in the place of the one of that name and serves what comes of it: all or
+    /// nothing. Runs on a thread that may block; `loaded` is the lock of the one activation.
+    ///
+    /// While other bundles of the instance are still missing, nothing is served yet.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bundle; what was served before goes on.
+    pub(crate) fn activate(
+        &self,
+        loaded: &mut Loaded,
+        name: &Arc<str>,
+        bundle: Arc<Bundle>,
+    ) -> Result<(), ActivationError> {
+        let Some(profile) = self.profile() else { return Ok(()) };
+        let mut candidate = loaded.0.clone();
+        candidate.insert(Arc::clone(name), bundle);
+        let union = Union::of(&candidate)?;
+        let complete = profile.bundles.iter().all(|bundle| candidate.contains_key(bundle));
+        if !complete {
+            loaded.0 = candidate;
+            return Ok(());
+        }
+        let (policy, bound) = self.shared.store.bound(&*self.shared.engine, &union)?;
+        let revisions: Arc<[_]> = candidate
+            .iter()
+            .map(|(name, bundle)| BundleRevision {
+                name: Arc::clone(name),
+                revision: bundle.revision().cloned(),
+            })
+            .collect();
+        let snapshot =
+            Snapshot::new(Arc::clone(profile), bound, revisions, policy.defines_system_log())
+                .map_err(CompileErrors::from)?;
+        self.shared.hooks.reach("activation: before the swap");
+        if self.install(Arc::new(snapshot)) {
+            loaded.0 = candidate;
+            self.warn_of_dry_run();
+            tracing::info!(target: "opa::bundle", app = %self.id, bundle = %name, "bundle activated");
+        }
+        Ok(())
+    }
+
+    fn warn_of_dry_run(&self) {
+        if self.profile().is_some_and(|profile| profile.dry_run) {
+            tracing::warn!(
+                target: "opa::instance",
+                app = %self.id,
+                "dry-run: requests that the policy denies are let through",
+            );
+        }
+    }
+}
+
+/// Why a bundle was not activated.
+#[derive(Debug)]
+pub(crate) enum ActivationError {
+    Bundle(BundleError),
+    Compile(CompileErrors),
+}
+
+impl From<BundleError> for ActivationError {
+    fn from(error: BundleError) -> Self {
+        Self::Bundle(error)
+    }
+}
+
+impl From<CompileErrors> for ActivationError {
+    fn from(errors: CompileErrors) -> Self {
+        Self::Compile(errors)
+    }
+}
+
+impl fmt::Display for ActivationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bundle(error) => error.fmt(f),
+            Self::Compile(errors) => errors.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::{App, Decision, Evaluation, LogEntry};
+use crate::engine::EntrypointPath;
+use crate::plugin::EventInput;
+use crate::{Reason, Value};
+
+impl App {
+    /// Asks the policy for the document at `path`, such as `orders/visible`.
+    ///
+    /// The future is ready with a [`Decision`] whatever happens: its
+    /// [`reason`](Decision::reason) is [`Decided`](Reason::Decided) when the policy answered, and
+    /// tells what failed else. The evaluation starts at once.
+    ///
+    /// # Panics
+    /// The future must be polled inside a Tokio runtime.
+    pub fn decide(&self, path: &str, input: impl Into<Value>) -> Decide {
+        let question = self.ask();
+        let path = match EntrypointPath::parse(path) {
+            Ok(path) => path,
+            Err(error) => {
+                let message = error.to_string();
+                let entry = LogEntry::default();
+                return Decide::made(question.refuse(Reason::InvalidEntrypoint, &message, entry));
+            }
+        };
+        match question.prepare(Some(&path)) {
+            Ok(prepared) => {
+                let input = input.into();
+                let stage =
+                    Stage::Evaluation { evaluation: prepared.evaluate(input.clone()), input };
+                Decide { stage }
+            }
+            Err(decision) => Decide::made(decision),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`App::decide`]. Dropping it counts the decision as cancelled.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Decide {
+        #[pin]
+        stage: Stage,
+    }
+}
+
+pin_project! {
+    #[project = StageProj]
+    enum Stage {
+        Made { decision: Option<Decision> },
+        Evaluation {
+            #[pin]
+            evaluation: Evaluation,
+            input: Value,
+        },
+    }
+}
+
+impl Decide {
+    fn made(decision: Decision) -> Self {
+        Self { stage: Stage::Made { decision: Some(decision) } }
+    }
+}
+
+impl Future for Decide {
+    type Output = Decision;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Decision> {
+        match self.project().stage.project() {
+            StageProj::Made { decision } => match decision.take() {
+                Some(decision) => Poll::Ready(decision),
+                // A future that is polled after its end, against the contract of `Future`.
+                None => Poll::Pending,
+            },
+            StageProj::Evaluation { evaluation, input } => {
+                let evaluated = ready!(evaluation.poll(cx));
+                let input = EventInput::Built(std::mem::take(input));
+                let entry = LogEntry { input, requested_by: None };
+                Poll::Ready(evaluated.conclude(Reason::Decided, None, entry))
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::activation::Loaded;
+use super::counters::Counters;
+use super::lease::Leases;
+use super::{Profile, Shared, Snapshot};
+use crate::engine::AppCaches;
+use crate::engine::pool::PoolKey;
+use crate::plugin::{BundleStatus, Event, InstanceStatus, State};
+use crate::AppId;
+
+/// The virtual OPA of one app.
+pub(crate) struct Instance {
+    pub(super) id: AppId,
+    /// Distinguishes this instance from every other of its manager, also of the same app.
+    pub(crate) key: PoolKey,
+    pub(super) shared: Arc<Shared>,
+    pub(super) leases: Leases,
+    pub(super) state: watch::Sender<State>,
+    pub(super) snapshot: ArcSwapOption<Snapshot>,
+    pub(super) counters: Counters,
+    pub(super) caches: Arc<AppCaches>,
+    /// Set once, when the configuration was rendered and the plugins have read it.
+    profile: OnceLock<Arc<Profile>>,
+    bundles: Mutex<BTreeMap<Arc<str>, BundleStatus>>,
+    /// Held by the one activation at a time.
+    pub(super) loaded: Arc<tokio::sync::Mutex<Loaded>>,
+}
+
+impl Instance {
+    pub(crate) fn new(id: AppId, shared: Arc<Shared>) -> Self {
+        let key = PoolKey(shared.next_key.fetch_add(1, Ordering::Relaxed));
+        Self {
+            id,
+            key,
+            leases: Leases::starting_at(shared.now_ms()),
+            shared,
+            state: watch::Sender::new(State::Starting),
+            snapshot: ArcSwapOption::empty(),
+            counters: Counters::default(),
+            caches: Arc::default(),
+            profile: OnceLock::new(),
+            bundles: Mutex::default(),
+            loaded: Arc::default(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &AppId {
+        &self.id
+    }
+
+    pub(crate) fn profile(&self) -> Option<&Arc<Profile>> {
+        self.profile.get()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.leases.is_closed()
+    }
+
+    /// The instance knows its configuration from here on.
+    pub(crate) fn configure(&self, profile: Arc<Profile>, bundles: &[Arc<str>]) {
+        *self.bundles.lock() = bundles
+            .iter()
+            .map(|name| {
+                let status = BundleStatus { name: Arc::clone(name), ..BundleStatus::default() };
+                (Arc::clone(name), status)
+            })
+            .collect();
+        let _ = self.profile.set(profile);
+        self.publish();
+    }
+
+    /// The first activation has not succeeded yet, and the last attempt failed.
+    pub(crate) fn fail(&self, reason: &str, retry_at: Option<SystemTime>) {
+        let changed = self.state.send_if_modified(|state| {
+            let starting = matches!(state, State::Starting | State::Failed { .. });
+            if starting {
+                *state = State::Failed { reason: reason.into(), retry_at };
+            }
+            starting
+        });
+        if changed {
+            tracing::warn!(target: "opa::instance", app = %self.id, reason, "instance failed");
+        }
+        self.publish();
+    }
+
+    /// Serves `snapshot` from now on, unless the instance was closed meanwhile.
+    pub(super) fn install(&self, snapshot: Arc<Snapshot>) -> bool {
+        let mut installed = false;
+        self.state.send_if_modified(|state| {
+            // Closing takes the same lock of the channel: a closed instance is never revived.
+            if matches!(state, State::Closed) {
+                return false;
+            }
+            installed = true;
+            self.shared.retire(self.snapshot.swap(Some(snapshot)));
+            !matches!(std::mem::replace(state, State::Ready), State::Ready)
+        });
+        installed
+    }
+
+    /// How long nobody has held a lease, in milliseconds.
+    pub(crate) fn idle_ms(&self, now_ms: u64) -> Option<u64> {
+        self.leases.idle_ms(now_ms)
+    }
+
+    /// Refuses new leases, if nobody holds one.
+    pub(crate) fn close_unused(&self) -> bool {
+        self.leases.close_unused()
+    }
+
+    /// Ends the instance whoever holds a lease; leases answer `closed` from now on.
+    pub(crate) fn close(&self) {
+        self.leases.close();
+        self.state.send_if_modified(|state| {
+            self.shared.retire(self.snapshot.swap(None));
+            !matches!(std::mem::replace(state, State::Closed), State::Closed)
+        });
+        self.publish();
+        tracing::info!(target: "opa::instance", app = %self.id, "instance closed");
+    }
+
+    /// Notes what happened to a bundle and tells the status sinks.
+    pub(crate) fn note_bundle(&self, name: &str, note: impl FnOnce(&mut BundleStatus)) {
+        if let Some(status) = self.bundles.lock().get_mut(name) {
+            note(status);
+        }
+        self.publish();
+    }
+
+    pub(crate) fn status(&self) -> InstanceStatus {
+        InstanceStatus::new(
+            self.id.clone(),
+            self.profile.get().map(|profile| profile.labels.clone()),
+            self.state.borrow().clone(),
+            self.bundles.lock().values().cloned().collect(),
+        )
+    }
+
+    fn publish(&self) {
+        let Some(profile) = self.profile.get() else { return };
+        if profile.status_sinks.is_empty() {
+            return;
+        }
+        let status = Arc::new(self.status());
+        for sink in &profile.status_sinks {
+            sink.update(Arc::clone(&status));
+        }
+    }
+
+    pub(super) fn emit(&self, profile: &Profile, event: Event) {
+        let Some((last, others)) = profile.decision_sinks.split_last() else { return };
+        for sink in others {
+            sink.record(event.clone());
+        }
+        last.record(event);
+    }
+}

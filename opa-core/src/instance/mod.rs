@@ -1,0 +1,53 @@
+//! The virtual OPA of one app: its snapshot, its life and its decisions.
+//!
+//! An [`App`] is a lease on an instance: what a route holds. It is cheap to clone; when the last
+//! lease is dropped the instance's grace period starts. Every decision takes the same four steps,
+//! for [`App::decide`] and for a layer that brings its own input: snapshot, entrypoint, input,
+//! evaluation.
+//!
+//! ```
+//! use opa_core::engine::Module;
+//! use opa_core::{Manager, Reason, Value};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = "package orders\nvisible := [id | some id, order in data.orders; order.owner == input.user]";
+//! let data = Value::from_json(br#"{"orders": {"1": {"owner": "ann"}, "2": {"owner": "bob"}}}"#)?;
+//! let manager = Manager::in_memory([Module::v1("orders.rego", policy)], data)?;
+//!
+//! let app = manager.app("shop")?;
+//! app.ready(std::time::Duration::from_secs(5)).await?;
+//! let input = Value::from_json(br#"{"user": "ann"}"#)?;
+//! let decision = app.decide("orders/visible", &input).await;
+//! assert_eq!(decision.reason(), Reason::Decided);
+//! assert_eq!(decision.result().map(Value::to_json).as_deref(), Some(r#"["1"]"#));
+//! # Ok(())
+//! # }
+//! ```
+
+mod activation;
+mod counters;
+mod decide;
+mod decision;
+mod evaluation;
+mod hooks;
+mod lease;
+mod life;
+mod policy_store;
+mod question;
+mod shared;
+mod snapshot;
+
+pub use counters::DecisionCounts;
+pub use decide::Decide;
+pub use decision::Decision;
+pub use evaluation::{Evaluated, Evaluation};
+pub use lease::{App, NotReady};
+pub use question::{LogEntry, Prepared, Question};
+
+pub(crate) use activation::{ActivationError, Loaded};
+pub(crate) use hooks::Hooks;
+pub(crate) use life::Instance;
+pub(crate) use policy_store::PolicyStore;
+pub(crate) use shared::Shared;
+pub(crate) use snapshot::{Profile, Snapshot};

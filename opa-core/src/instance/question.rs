@@ -1,0 +1,242 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::decision::Inner;
+use super::{App, Decision, Evaluation, Profile, Snapshot};
+use crate::engine::{Entrypoint, EntrypointPath, EvalContext, InputPaths, Memo, Run, Task};
+use crate::plugin::{BundleRevision, Event, EventError, EventInput, Labels};
+use crate::{Reason, Value};
+
+/// A decision that was asked for and is not made yet.
+///
+/// The building blocks for layers and services that bring their own input: [`App::ask`], then
+/// [`prepare`](Self::prepare), [`Prepared::evaluate`] and
+/// [`Evaluated::conclude`](super::Evaluated::conclude). Each of them can end the way with a
+/// [`Decision`]. A question that is dropped instead counts as
+/// [`cancelled`](Reason::Cancelled) and records no event.
+#[derive(Debug)]
+#[must_use = "a question that is dropped counts as cancelled"]
+pub struct Question {
+    app: App,
+    id: Arc<str>,
+    timestamp: SystemTime,
+    /// By the injected clock.
+    started: Duration,
+    concluded: bool,
+}
+
+/// What only the asker knows of a decision, for its event.
+#[derive(Debug)]
+pub struct LogEntry {
+    /// The input document.
+    pub input: EventInput,
+    /// The client's address.
+    pub requested_by: Option<Arc<str>>,
+}
+
+impl Default for LogEntry {
+    fn default() -> Self {
+        Self { input: EventInput::None, requested_by: None }
+    }
+}
+
+impl App {
+    /// Asks for a decision: gives it an id and notes the time.
+    pub fn ask(&self) -> Question {
+        let clock = &self.instance.shared.clock;
+        Question {
+            id: uuid::Uuid::new_v4().to_string().into(),
+            timestamp: clock.wall(),
+            started: clock.monotonic(),
+            app: self.clone(),
+            concluded: false,
+        }
+    }
+}
+
+impl Question {
+    /// The id of the decision to come.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The app that is asked.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Takes the active snapshot and looks up `path`, by default the configured entrypoint.
+    ///
+    /// # Errors
+    /// The decision, when no policy is active or the path can't be evaluated.
+    pub fn prepare(self, path: Option<&EntrypointPath>) -> Result<Prepared, Decision> {
+        let instance = &self.app.instance;
+        let Some(snapshot) = instance.snapshot.load_full() else {
+            let (reason, message) = if instance.is_closed() {
+                (Reason::Closed, "the instance is closed")
+            } else {
+                (Reason::NotReady, "the instance has no policy yet")
+            };
+            return Err(self.refuse(reason, message, LogEntry::default()));
+        };
+        match snapshot.entrypoint(path) {
+            Ok(entrypoint) => Ok(Prepared { question: self, snapshot, entrypoint }),
+            Err(error) => {
+                let message = error.to_string();
+                Err(self.refuse(Reason::InvalidEntrypoint, &message, LogEntry::default()))
+            }
+        }
+    }
+
+    /// Ends the question without asking the policy.
+    pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
+        let error = EventError { code: reason.as_str().into(), message: message.into() };
+        let ends = Ends { reason, result: None, error: Some(error), eval: Duration::ZERO };
+        self.conclude(ends, entry, None)
+    }
+
+    /// Makes the decision final: counts it and hands its event over.
+    pub(super) fn conclude(
+        mut self,
+        ends: Ends,
+        entry: LogEntry,
+        prepared: Option<(&Snapshot, &Entrypoint)>,
+    ) -> Decision {
+        self.concluded = true;
+        let instance = &self.app.instance;
+        let decision = Decision(Arc::new(Inner {
+            id: Arc::clone(&self.id),
+            app: instance.id.clone(),
+            path: prepared.map(|(_, entrypoint)| entrypoint.path().shared()),
+            bundles: prepared.map(|(snapshot, _)| Arc::clone(&snapshot.bundles)).unwrap_or_default(),
+            result: ends.result,
+            reason: ends.reason,
+            error: ends.error,
+        }));
+        instance.counters.count(ends.reason);
+        tracing::debug!(
+            target: "opa::decision",
+            app = %instance.id,
+            decision_id = %self.id,
+            reason = ends.reason.as_str(),
+        );
+        let snapshot = prepared.map(|(snapshot, _)| snapshot);
+        let profile = snapshot.map(|snapshot| &snapshot.profile).or_else(|| instance.profile());
+        if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
+            let withholds = snapshot.is_some_and(|snapshot| snapshot.withholds);
+            let event = self.event(&decision, profile, entry, ends.eval, withholds);
+            instance.emit(profile, event);
+        }
+        decision
+    }
+
+    fn event(
+        &self,
+        decision: &Decision,
+        profile: &Profile,
+        entry: LogEntry,
+        eval: Duration,
+        withholds: bool,
+    ) -> Event {
+        let made = &decision.0;
+        let labels: Labels = profile.labels.clone();
+        let id = Arc::clone(&self.id);
+        let mut event = Event::new(made.app.clone(), labels, id, made.reason, self.timestamp);
+        event.bundles = Arc::clone(&made.bundles);
+        event.path = made.path.clone();
+        event.error = made.error.clone();
+        event.requested_by = entry.requested_by;
+        event.metrics.eval = eval;
+        event.metrics.handler =
+            self.app.instance.shared.clock.monotonic().saturating_sub(self.started);
+        if withholds {
+            event.input = EventInput::Withheld;
+            let why = "the policy defines data.system.log, which this version does not evaluate";
+            event.custom.push(("withheld", Value::from(why)));
+        } else {
+            event.input = entry.input;
+            event.result = made.result.clone();
+        }
+        event
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if !self.concluded {
+            self.app.instance.counters.count(Reason::Cancelled);
+        }
+    }
+}
+
+/// How a question ends.
+pub(super) struct Ends {
+    pub(super) reason: Reason,
+    pub(super) result: Option<Value>,
+    pub(super) error: Option<EventError>,
+    pub(super) eval: Duration,
+}
+
+/// A question with the snapshot and the entrypoint that will answer it.
+#[must_use = "a question that is dropped counts as cancelled"]
+pub struct Prepared {
+    pub(super) question: Question,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) entrypoint: Entrypoint,
+}
+
+impl Prepared {
+    /// The parts of the input that the entrypoint can read.
+    #[must_use]
+    pub fn inputs(&self) -> &InputPaths {
+        self.entrypoint.inputs()
+    }
+
+    /// The question.
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// The bundles that are active.
+    #[must_use]
+    pub fn bundles(&self) -> &[BundleRevision] {
+        &self.snapshot.bundles
+    }
+
+    /// Whether the configuration asks for dry-run and the program permits it.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.snapshot.profile.dry_run
+    }
+
+    /// Ends the question without asking the policy.
+    pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
+        let error = EventError { code: reason.as_str().into(), message: message.into() };
+        let ends = Ends { reason, result: None, error: Some(error), eval: Duration::ZERO };
+        self.question.conclude(ends, entry, Some((&self.snapshot, &self.entrypoint)))
+    }
+
+    /// Evaluates the entrypoint with `input`, under the app's budgets.
+    pub fn evaluate(self, input: Value) -> Evaluation {
+        let instance = &self.question.app.instance;
+        let shared = &instance.shared;
+        let memo = Memo::new(self.question.timestamp, rand::random());
+        let mut ctx = EvalContext::with_clock(shared.budget, Arc::clone(&shared.clock))
+            .with_memo(memo)
+            .with_caches(Arc::clone(&instance.caches));
+        if let Some(sink) = &shared.prints {
+            ctx = ctx.with_prints(Arc::clone(sink));
+        }
+        let task = Task {
+            runner: Arc::clone(&shared.runner),
+            app: instance.id.clone(),
+            key: instance.key,
+            bound: Arc::clone(&self.snapshot.bound),
+            entrypoint: self.entrypoint.clone(),
+            input,
+        };
+        Evaluation::new(self, Run::start(task, Box::new(ctx)))
+    }
+}

@@ -1,0 +1,75 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath};
+use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
+
+/// How many paths are kept prepared. Paths come from routes and code, so more are a sign of paths
+/// made from requests: those are prepared each time.
+const MAX_PREPARED: usize = 256;
+
+/// What an instance is besides its policy: its configuration, rendered once when it starts.
+pub(crate) struct Profile {
+    pub(crate) config: Config,
+    pub(crate) labels: Labels,
+    /// The path that is asked when a route names none.
+    pub(crate) entrypoint: EntrypointPath,
+    pub(crate) dry_run: bool,
+    pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
+    pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
+}
+
+/// One immutable, activated state of an instance.
+pub(crate) struct Snapshot {
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) bound: Arc<dyn Bound>,
+    pub(crate) bundles: Arc<[BundleRevision]>,
+    /// The policy says what a log may show, which this version cannot ask: input and result are
+    /// withheld from events.
+    pub(crate) withholds: bool,
+    default: Entrypoint,
+    prepared: ArcSwap<HashMap<EntrypointPath, Entrypoint>>,
+}
+
+impl Snapshot {
+    /// # Errors
+    /// When the engine can't prepare the profile's entrypoint.
+    pub(crate) fn new(
+        profile: Arc<Profile>,
+        bound: Arc<dyn Bound>,
+        bundles: Arc<[BundleRevision]>,
+        withholds: bool,
+    ) -> Result<Self, CompileError> {
+        let default = bound.prepare(&profile.entrypoint)?;
+        Ok(Self { profile, bound, bundles, withholds, default, prepared: ArcSwap::default() })
+    }
+
+    /// The prepared entrypoint at `path`, by default the configured one.
+    ///
+    /// # Errors
+    /// When the engine can't prepare the path.
+    pub(crate) fn entrypoint(
+        &self,
+        path: Option<&EntrypointPath>,
+    ) -> Result<Entrypoint, CompileError> {
+        let Some(path) = path.filter(|path| *path != self.default.path()) else {
+            return Ok(self.default.clone());
+        };
+        if let Some(entrypoint) = self.prepared.load().get(path) {
+            return Ok(entrypoint.clone());
+        }
+        let entrypoint = self.bound.prepare(path)?;
+        self.prepared.rcu(|prepared| {
+            let mut prepared = HashMap::clone(prepared);
+            if prepared.len() < MAX_PREPARED {
+                // Another thread may have prepared it: all hold the same one from then on.
+                prepared.entry(path.clone()).or_insert_with(|| entrypoint.clone());
+            }
+            prepared
+        });
+        Ok(self.prepared.load().get(path).cloned().unwrap_or(entrypoint))
+    }
+}

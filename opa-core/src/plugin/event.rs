@@ -1,0 +1,160 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::{AppId, Reason, Value};
+
+/// The labels of an instance: OPA's `id` and `version`, and the configured ones.
+///
+/// Cloning is cheap.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Labels(Arc<(BTreeMap<String, String>, Value)>);
+
+impl Labels {
+    /// Labels from names and values.
+    pub fn new(labels: impl IntoIterator<Item = (String, String)>) -> Self {
+        let labels: BTreeMap<_, _> = labels.into_iter().collect();
+        let value = Value::object(
+            labels.iter().map(|(name, label)| (Value::from(&**name), Value::from(&**label))),
+        );
+        Self(Arc::new((labels, value)))
+    }
+
+    /// One label.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.0.get(name).map(String::as_str)
+    }
+
+    /// All labels, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.0.iter().map(|(name, label)| (&**name, &**label))
+    }
+
+    /// The labels as an object, shared by all events.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        self.0.1.clone()
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0.fmt(f)
+    }
+}
+
+/// A bundle that a decision was made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleRevision {
+    /// The bundle's name in the configuration.
+    pub name: Arc<str>,
+    /// The revision in its manifest, if it has one.
+    pub revision: Option<Arc<str>>,
+}
+
+/// The record of one decision, for the decision log.
+///
+/// It shares what it holds with the decision; nothing is encoded yet.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// The app.
+    pub app: AppId,
+    /// The instance's labels.
+    pub labels: Labels,
+    /// The decision's id.
+    pub decision_id: Arc<str>,
+    /// The bundles that were active.
+    pub bundles: Arc<[BundleRevision]>,
+    /// The path below `data`, such as `orders/allow`.
+    pub path: Option<Arc<str>>,
+    /// The input document.
+    pub input: EventInput,
+    /// The policy's whole answer; `None` when undefined or failed.
+    pub result: Option<Value>,
+    /// What failed.
+    pub error: Option<EventError>,
+    /// Why the decision is what it is.
+    pub reason: Reason,
+    /// The client's address, if known.
+    pub requested_by: Option<Arc<str>>,
+    /// When the decision was asked for.
+    pub timestamp: SystemTime,
+    /// How long it took.
+    pub metrics: Metrics,
+    /// More members of the event's `custom`.
+    pub custom: Vec<(&'static str, Value)>,
+}
+
+impl Event {
+    /// An event with the members that every event has.
+    pub(crate) fn new(
+        app: AppId,
+        labels: Labels,
+        decision_id: Arc<str>,
+        reason: Reason,
+        timestamp: SystemTime,
+    ) -> Self {
+        Self {
+            app,
+            labels,
+            decision_id,
+            bundles: Arc::default(),
+            path: None,
+            input: EventInput::None,
+            result: None,
+            error: None,
+            reason,
+            requested_by: None,
+            timestamp,
+            metrics: Metrics::default(),
+            custom: Vec::new(),
+        }
+    }
+}
+
+/// An error in an event, with OPA's code or the reason's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventError {
+    /// Such as `eval_conflict_error`.
+    pub code: Arc<str>,
+    /// In words. Can carry values of the input.
+    pub message: Arc<str>,
+}
+
+/// The input document of an event.
+#[derive(Clone, Debug)]
+pub enum EventInput {
+    /// There was none.
+    None,
+    /// The document.
+    Built(Value),
+    /// Only parts were built for the evaluation; the whole is built when the log wants it.
+    Deferred(Arc<dyn DeferredInput>),
+    /// Withheld, because the policy says what a log may show and cannot be asked yet.
+    Withheld,
+}
+
+/// An input document that is built off the way of the request.
+pub trait DeferredInput: Send + Sync + 'static {
+    /// The whole document.
+    fn build(&self) -> Value;
+}
+
+impl fmt::Debug for dyn DeferredInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<deferred input>")
+    }
+}
+
+/// OPA's timers of a decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// `timer_rego_query_eval_ns`: evaluation, over all rounds.
+    pub eval: Duration,
+    /// `timer_server_handler_ns`: from the request's arrival to the decision.
+    pub handler: Duration,
+}

@@ -1,0 +1,118 @@
+//! What runs beside every instance: the traits that plugins implement, and what they are given.
+//!
+//! A [`Plugin`] is registered once, on the manager. For every instance it is asked to
+//! [`attach`](Plugin::attach): it reads its part of the instance's configuration and answers the
+//! sinks that the instance's decisions and status go to. What the configuration asks for and no
+//! registered plugin claims is a configuration error: nothing is accepted and ignored.
+//!
+//! ```
+//! use opa_core::plugin::{Attached, Event, Plugin, Scope};
+//! use opa_core::config::ConfigError;
+//! use std::sync::Arc;
+//!
+//! /// Counts decisions.
+//! #[derive(Default)]
+//! struct Count(std::sync::atomic::AtomicU64);
+//!
+//! struct CountPlugin(Arc<Count>);
+//!
+//! impl Plugin for CountPlugin {
+//!     fn name(&self) -> &str {
+//!         "count"
+//!     }
+//!     fn attach(&self, _: &Scope<'_>) -> Result<Attached, ConfigError> {
+//!         let count = Arc::clone(&self.0);
+//!         Ok(Attached::default().decisions(move |_: Event| {
+//!             count.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+//!         }))
+//!     }
+//! }
+//! ```
+
+mod event;
+mod sink;
+mod status;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use event::{BundleRevision, DeferredInput, Event, EventError, EventInput, Labels, Metrics};
+pub use sink::{DecisionSink, StatusSink};
+pub use status::{BundleStatus, InstanceStatus, State};
+
+use crate::AppId;
+use crate::config::{Config, ConfigError};
+
+/// A boxed future of a plugin.
+pub type PluginFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Something that runs beside every instance, registered with
+/// [`ManagerBuilder::plugin`](crate::ManagerBuilder::plugin).
+pub trait Plugin: Send + Sync + 'static {
+    /// The name under which configuration refers to it: a section of that name at the top level
+    /// for `decision_logs` and `status`, `plugins.<name>` for every other.
+    fn name(&self) -> &str;
+
+    /// Called for every instance when its configuration is known. Must not block.
+    ///
+    /// # Errors
+    /// What the configuration asks for and the plugin can't do, with its place.
+    fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError>;
+
+    /// Delivers what it still holds, called once when the manager shuts down and no instance will
+    /// record anything more. Default: nothing to do.
+    fn shutdown(&self, deadline: Duration) -> PluginFuture<'_> {
+        let _ = deadline;
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl fmt::Debug for dyn Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plugin({})", self.name())
+    }
+}
+
+/// The instance that a plugin is attached to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Scope<'a> {
+    /// The app.
+    pub app: &'a AppId,
+    /// The app's own configuration.
+    pub config: &'a Config,
+    /// The instance's labels.
+    pub labels: &'a Labels,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn new(app: &'a AppId, config: &'a Config, labels: &'a Labels) -> Self {
+        Self { app, config, labels }
+    }
+}
+
+/// What a plugin adds to one instance.
+#[derive(Clone, Debug, Default)]
+pub struct Attached {
+    pub(crate) decisions: Option<Arc<dyn DecisionSink>>,
+    pub(crate) status: Option<Arc<dyn StatusSink>>,
+}
+
+impl Attached {
+    /// Sends the instance's decisions to `sink`.
+    #[must_use]
+    pub fn decisions(mut self, sink: impl DecisionSink) -> Self {
+        self.decisions = Some(Arc::new(sink));
+        self
+    }
+
+    /// Sends the instance's status to `sink`.
+    #[must_use]
+    pub fn status(mut self, sink: impl StatusSink) -> Self {
+        self.status = Some(Arc::new(sink));
+        self
+    }
+}

@@ -1,0 +1,94 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Labels;
+use crate::AppId;
+
+/// Where an instance is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No bundle was activated yet, nothing has failed.
+    Starting,
+    /// A policy is active. Later failures don't change that: the last good one keeps serving.
+    Ready,
+    /// Nothing was activated yet and the last attempt failed; another one follows.
+    Failed {
+        /// What failed.
+        reason: Arc<str>,
+        /// When the next attempt is due; `None` when none will come before the configuration changes.
+        retry_at: Option<SystemTime>,
+    },
+    /// The instance is gone; a new one takes its place when the app is asked for again.
+    Closed,
+}
+
+impl State {
+    /// `starting`, `ready`, `failed` or `closed`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Failed { .. } => "failed",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an operator wants to know of one instance.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InstanceStatus {
+    /// The app.
+    pub app: AppId,
+    /// The labels, once the configuration is known.
+    pub labels: Option<Labels>,
+    /// The state.
+    pub state: State,
+    /// Each configured bundle, sorted by name.
+    pub bundles: Vec<BundleStatus>,
+}
+
+impl InstanceStatus {
+    pub(crate) fn new(
+        app: AppId,
+        labels: Option<Labels>,
+        state: State,
+        bundles: Vec<BundleStatus>,
+    ) -> Self {
+        Self { app, labels, state, bundles }
+    }
+}
+
+/// What happened to one bundle of an instance, as OPA's status API tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BundleStatus {
+    /// The name in the configuration.
+    pub name: Arc<str>,
+    /// The revision that decisions are made with.
+    pub active_revision: Option<Arc<str>>,
+    /// When the active revision was activated.
+    pub last_successful_activation: Option<SystemTime>,
+    /// When bytes of a bundle last came.
+    pub last_successful_download: Option<SystemTime>,
+    /// When the server last answered 200 or 304.
+    pub last_successful_request: Option<SystemTime>,
+    /// When the server was last asked.
+    pub last_request: Option<SystemTime>,
+    /// The size of the active bundle as downloaded, in bytes.
+    pub size: Option<u64>,
+    /// OPA's code of the last failure, `bundle_error`; cleared by the next success.
+    pub code: Option<&'static str>,
+    /// The last failure in words.
+    pub message: Option<Arc<str>>,
+    /// The server's answer, if that was the failure.
+    pub http_code: Option<u16>,
+}

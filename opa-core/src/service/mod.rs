@@ -1,0 +1,154 @@
+//! The services of a control plane: where bundles come from.
+//!
+//! A [`Service`] is a configured service with its client. Clients, and so connections, are shared
+//! by all apps whose services have the same TLS settings; what differs by app (headers,
+//! credentials) is added to each request.
+
+mod clients;
+mod credentials;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(crate) use clients::Clients;
+pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+
+use crate::OPA_VERSION;
+use crate::config::ServiceConfig;
+
+/// A service and the client that reaches it.
+pub(crate) struct Service {
+    name: String,
+    url: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    header_timeout: Option<Duration>,
+    credentials: Arc<dyn Credentials>,
+    client: reqwest::Client,
+}
+
+impl Service {
+    /// # Errors
+    /// When the TLS settings name a file that can't be used.
+    pub(crate) fn new(config: &ServiceConfig, clients: &Clients) -> Result<Self, ServiceError> {
+        Ok(Self {
+            name: config.name.clone(),
+            url: config.url.clone(),
+            headers: config.headers.clone(),
+            header_timeout: config.response_header_timeout,
+            credentials: credentials::from_config(&config.credentials),
+            client: clients.get(config)?,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks for `path` below the service's URL and waits for the response's headers, `pending`
+    /// longer than the service's timeout.
+    ///
+    /// # Errors
+    /// When the request can't be made, no response comes, or it comes too late.
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        pending: Duration,
+    ) -> Result<reqwest::Response, ServiceError> {
+        let url = format!("{}/{}", self.url, path.trim_matches('/'));
+        let mut request = http::Request::get(url);
+        if let Some(all) = request.headers_mut() {
+            all.insert(http::header::USER_AGENT, user_agent());
+            for (name, value) in &self.headers {
+                all.insert(name, value.clone());
+            }
+            all.extend(headers);
+        }
+        let (mut parts, ()) = request.body(()).map_err(ServiceError::new)?.into_parts();
+        self.credentials.authorize(&mut parts).await.map_err(ServiceError::new)?;
+        let request = http::Request::from_parts(parts, Vec::new());
+        let request = reqwest::Request::try_from(request).map_err(ServiceError::new)?;
+        let response = self.client.execute(request);
+        let response = match self.header_timeout {
+            None => response.await,
+            Some(timeout) => match tokio::time::timeout(timeout + pending, response).await {
+                Ok(response) => response,
+                Err(_) => {
+                    return Err(ServiceError::text("timeout awaiting response headers"));
+                }
+            },
+        };
+        response.map_err(|error| ServiceError::new(error.without_url()))
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("url", &self.url).finish()
+    }
+}
+
+/// `User-Agent` as OPA sends it, with Go's names of systems and processors.
+fn user_agent() -> HeaderValue {
+    let os = match std::env::consts::OS {
+        "macos" => "darwin",
+        os => os,
+    };
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        arch => arch,
+    };
+    HeaderValue::try_from(format!("Open-Policy-Agent/{OPA_VERSION} ({os}, {arch})"))
+        .unwrap_or(HeaderValue::from_static("Open-Policy-Agent"))
+}
+
+/// Why a service did not answer. The text names no URL: those can carry secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceError(String);
+
+impl ServiceError {
+    /// The error with all of its causes.
+    fn new(error: impl std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.ends_with(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        Self(text)
+    }
+
+    fn text(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_agent_is_opas() {
+        let agent = user_agent();
+        let agent = agent.to_str().unwrap();
+        assert!(agent.starts_with("Open-Policy-Agent/1.22.2 ("), "{agent}");
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        assert_eq!(agent, "Open-Policy-Agent/1.22.2 (linux, amd64)");
+    }
+}
