@@ -13,9 +13,11 @@
 //! # }
 //! ```
 
+pub mod bundle_server;
 pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
 pub mod peers;
 pub mod policies;
+pub mod scripted;
 pub mod serve;
