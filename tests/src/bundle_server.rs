@@ -66,7 +66,10 @@ pub struct Request {
 impl Request {
     /// The first header of that name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| &**value)
+        self.headers
+            .iter()
+            .find(|(header, _)| header == name)
+            .map(|(_, value)| &**value)
     }
 }
 
@@ -84,14 +87,21 @@ impl BundleServer {
     async fn start_with(keep_requests: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let state = Arc::new(State { keep_requests, ..State::default() });
+        let state = Arc::new(State {
+            keep_requests,
+            ..State::default()
+        });
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(Arc::clone(&shared), stream));
             }
         });
-        Self { state, addr, accepting }
+        Self {
+            state,
+            addr,
+            accepting,
+        }
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -101,7 +111,11 @@ impl BundleServer {
 
     /// From now on requests for `path` are answered so.
     pub fn answer(&self, path: &str, answer: Answer) {
-        self.state.answers.lock().unwrap().insert(path.to_owned(), answer);
+        self.state
+            .answers
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), answer);
         self.state.changed.notify_waiters();
     }
 
@@ -153,7 +167,9 @@ async fn read_request(read: &mut BufReader<OwnedReadHalf>) -> Option<Request> {
     loop {
         line.clear();
         read.read_line(&mut line).await.ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     Some(Request { path, headers })
@@ -180,18 +196,27 @@ async fn answer(
             }
             Answer::LongPoll(bundle) => {
                 let kind = "content-type: application/vnd.openpolicyagent.bundles\r\n";
-                return write.write_all(&whole(request, &bundle, kind)).await.is_ok();
+                return write
+                    .write_all(&whole(request, &bundle, kind))
+                    .await
+                    .is_ok();
             }
             Answer::Bundle(bundle) => {
                 let kind = "content-type: application/gzip\r\n";
-                return write.write_all(&whole(request, &bundle, kind)).await.is_ok();
+                return write
+                    .write_all(&whole(request, &bundle, kind))
+                    .await
+                    .is_ok();
             }
             Answer::Status(status, headers) => {
                 let head = format!("HTTP/1.1 {status} x\r\n{headers}content-length: 0\r\n\r\n");
                 return write.write_all(head.as_bytes()).await.is_ok();
             }
             Answer::NotModified => {
-                return write.write_all(b"HTTP/1.1 304 Not Modified\r\n\r\n").await.is_ok();
+                return write
+                    .write_all(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+                    .await
+                    .is_ok();
             }
             Answer::Hang => changed.await,
             Answer::Close => return false,
@@ -207,7 +232,10 @@ async fn answer(
                 return false;
             }
             Answer::Trickle(bundle, pause) => {
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bundle.len());
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                    bundle.len()
+                );
                 if write.write_all(head.as_bytes()).await.is_err() {
                     return false;
                 }
@@ -224,7 +252,9 @@ async fn answer(
 }
 
 fn waits(request: &Request, bundle: &[u8]) -> bool {
-    let asked = request.header("prefer").is_some_and(|prefer| prefer.contains("wait="));
+    let asked = request
+        .header("prefer")
+        .is_some_and(|prefer| prefer.contains("wait="));
     asked && request.header("if-none-match") == Some(&etag(bundle))
 }
 
@@ -245,8 +275,11 @@ fn whole(request: &Request, bundle: &[u8], kind: &str) -> Vec<u8> {
 }
 
 fn half(bundle: &[u8]) -> Vec<u8> {
-    let mut answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bundle.len()).into_bytes();
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+        bundle.len()
+    )
+    .into_bytes();
     answer.extend_from_slice(&bundle[..bundle.len() / 2]);
     answer
 }

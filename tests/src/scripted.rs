@@ -35,7 +35,11 @@ impl Scripted {
         script: impl Fn(&Asked<'_>, &mut EvalContext) -> Outcome + Send + Sync + 'static,
     ) -> Self {
         let (scheduling, inputs) = (Scheduling::Sliced, InputPaths::all());
-        Self { scheduling, inputs, script: Arc::new(script) }
+        Self {
+            scheduling,
+            inputs,
+            script: Arc::new(script),
+        }
     }
 
     /// An engine that answers the data of its bundle.
@@ -70,11 +74,19 @@ impl Engine for Scripted {
         modules: &ModuleSet,
         _: &CompileOptions,
     ) -> Result<Arc<dyn Policy>, CompileErrors> {
-        if modules.iter().any(|module| module.source().contains("broken")) {
+        if modules
+            .iter()
+            .any(|module| module.source().contains("broken"))
+        {
             return Err(CompileError::new(CompileError::PARSE, "the module is broken").into());
         }
-        let logs = modules.iter().any(|module| module.source().contains("package system.log"));
-        Ok(Arc::new(ScriptedPolicy { engine: self.clone(), logs }))
+        let logs = modules
+            .iter()
+            .any(|module| module.source().contains("package system.log"));
+        Ok(Arc::new(ScriptedPolicy {
+            engine: self.clone(),
+            logs,
+        }))
     }
 }
 
@@ -85,7 +97,10 @@ struct ScriptedPolicy {
 
 impl Policy for ScriptedPolicy {
     fn bind(&self, data: &Value) -> Result<Arc<dyn Bound>, CompileErrors> {
-        Ok(Arc::new(ScriptedBound { engine: self.engine.clone(), data: data.clone() }))
+        Ok(Arc::new(ScriptedBound {
+            engine: self.engine.clone(),
+            data: data.clone(),
+        }))
     }
 
     fn defines_system_log(&self) -> bool {
@@ -100,11 +115,19 @@ struct ScriptedBound {
 
 impl Bound for ScriptedBound {
     fn prepare(&self, path: &EntrypointPath) -> Result<Entrypoint, CompileError> {
-        Ok(Entrypoint::new(path.clone(), self.engine.inputs.clone(), ()))
+        Ok(Entrypoint::new(
+            path.clone(),
+            self.engine.inputs.clone(),
+            (),
+        ))
     }
 
     fn eval(&self, entrypoint: &Entrypoint, input: &Value, ctx: &mut EvalContext) -> Outcome {
-        let asked = Asked { path: entrypoint.path(), input, data: &self.data };
+        let asked = Asked {
+            path: entrypoint.path(),
+            input,
+            data: &self.data,
+        };
         (self.engine.script)(&asked, ctx)
     }
 }

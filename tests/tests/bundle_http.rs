@@ -13,7 +13,12 @@ const LONG: Duration = Duration::from_secs(30);
 
 fn bundle(version: &str) -> Vec<u8> {
     let data = Value::object([("version".into(), version.into())]);
-    BundleWriter::new().revision(version).data("", &data).unwrap().to_vec().unwrap()
+    BundleWriter::new()
+        .revision(version)
+        .data("", &data)
+        .unwrap()
+        .to_vec()
+        .unwrap()
 }
 
 /// A manager whose apps poll `server` all the time.
@@ -29,7 +34,11 @@ fn with_polling(server: &BundleServer, polling: &str) -> Manager {
            polling: {polling}}}}}",
         server.url(),
     );
-    Manager::builder().config_yaml(&config).engine(Scripted::data()).build().unwrap()
+    Manager::builder()
+        .config_yaml(&config)
+        .engine(Scripted::data())
+        .build()
+        .unwrap()
 }
 
 async fn version(app: &App) -> Option<String> {
@@ -43,17 +52,30 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(LONG, wait).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(LONG, wait).await.is_ok(),
+        "never: {what}"
+    );
 }
 
 async fn until_version(app: &App, wanted: &str) {
-    until(wanted, || async { version(app).await.as_deref() == Some(wanted) }).await;
+    until(wanted, || async {
+        version(app).await.as_deref() == Some(wanted)
+    })
+    .await;
 }
 
 /// Waits until the bundle of `app` has failed with a message that contains `why`.
 async fn until_failed(app: &App, why: &str) {
-    let message = || app.status().bundles.first().and_then(|bundle| bundle.message.clone());
-    let failed = until(why, || async { message().is_some_and(|message| message.contains(why)) });
+    let message = || {
+        app.status()
+            .bundles
+            .first()
+            .and_then(|bundle| bundle.message.clone())
+    };
+    let failed = until(why, || async {
+        message().is_some_and(|message| message.contains(why))
+    });
     if tokio::time::timeout(LONG / 2, failed).await.is_err() {
         panic!("expected `{why}`, found {:?}", message());
     }
@@ -88,7 +110,10 @@ async fn a_changed_bundle_is_served_and_an_unchanged_one_is_not_sent_again() {
     until("a second request", || async { server.request_count() > 1 }).await;
     server.answer("/orders", Answer::Bundle(bundle("2")));
     until_version(&app, "2").await;
-    assert_eq!(app.status().bundles[0].active_revision.as_deref(), Some("2"));
+    assert_eq!(
+        app.status().bundles[0].active_revision.as_deref(),
+        Some("2")
+    );
 }
 
 #[tokio::test]
@@ -106,7 +131,12 @@ async fn a_long_poll_brings_news_at_once() {
         until_version(&app, revision).await;
     }
     let prefer = Some("modes=snapshot;wait=600");
-    assert!(server.requests().iter().all(|request| request.header("prefer") == prefer));
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.header("prefer") == prefer)
+    );
 }
 
 #[tokio::test]
@@ -120,7 +150,10 @@ async fn a_server_that_does_not_wait_is_polled_by_interval() {
     app.ready(LONG).await.unwrap();
     until("a third request", || async { server.request_count() > 2 }).await;
     let requests = server.requests();
-    assert_eq!(requests[0].header("prefer"), Some("modes=snapshot;wait=600"));
+    assert_eq!(
+        requests[0].header("prefer"),
+        Some("modes=snapshot;wait=600")
+    );
     assert_eq!(requests[1].header("prefer"), Some("modes=snapshot"));
 }
 
@@ -131,14 +164,26 @@ async fn a_fault_hurts_only_its_app_and_ends_by_itself() {
     let faults = [
         (Answer::Status(404, ""), "server replied with Not Found"),
         (Answer::Status(403, ""), "server replied with Forbidden"),
-        (Answer::Status(500, ""), "server replied with Internal Server Error"),
-        (Answer::Status(503, "retry-after: 1\r\n"), "server replied with Service Unavailable"),
+        (
+            Answer::Status(500, ""),
+            "server replied with Internal Server Error",
+        ),
+        (
+            Answer::Status(503, "retry-after: 1\r\n"),
+            "server replied with Service Unavailable",
+        ),
         (Answer::Status(204, ""), "server replied with No Content"),
         (Answer::Hang, "timeout awaiting response headers"),
         (Answer::Close, "error sending request"),
         (Answer::BreakOff(bundle("1")), "the body broke off"),
-        (Answer::Bundle(b"no archive".to_vec()), "archive read failed"),
-        (Answer::Bundle(bundle("1")[..40].to_vec()), "archive read failed"),
+        (
+            Answer::Bundle(b"no archive".to_vec()),
+            "archive read failed",
+        ),
+        (
+            Answer::Bundle(bundle("1")[..40].to_vec()),
+            "archive read failed",
+        ),
         (Answer::Bundle(Vec::new()), "archive read failed"),
     ];
     let server = BundleServer::start().await;
@@ -154,7 +199,11 @@ async fn a_fault_hurts_only_its_app_and_ends_by_itself() {
     }
     for (app, _, why) in &faulty {
         until_failed(app, why).await;
-        assert!(matches!(app.state(), State::Failed { .. }), "{why}: {:?}", app.state());
+        assert!(
+            matches!(app.state(), State::Failed { .. }),
+            "{why}: {:?}",
+            app.state()
+        );
     }
 
     server.answer("/healthy", Answer::Bundle(bundle("1")));
@@ -179,16 +228,28 @@ async fn servers_that_hang_or_trickle_in_the_body_delay_nobody_else() {
         server.answer(&format!("/{hanging}"), Answer::HangInBody(bundle("1")));
         let trickle = Answer::Trickle(bundle("1"), Duration::from_millis(500));
         server.answer(&format!("/{trickling}"), trickle);
-        slow.extend([manager.app(hanging).unwrap(), manager.app(trickling).unwrap()]);
+        slow.extend([
+            manager.app(hanging).unwrap(),
+            manager.app(trickling).unwrap(),
+        ]);
     }
-    until("all are asked for", || async { server.request_count() >= 16 }).await;
+    until("all are asked for", || async {
+        server.request_count() >= 16
+    })
+    .await;
 
     // Another service of another app: its downloads have their own room.
     let other = BundleServer::start().await;
     other.answer("/orders", Answer::Bundle(bundle("1")));
-    let config = format!("services: {{other: {{url: '{}'}}}}\nbundles: {{b: {{resource: orders}}}}", other.url());
-    let other_manager =
-        Manager::builder().config_yaml(&config).engine(Scripted::data()).build().unwrap();
+    let config = format!(
+        "services: {{other: {{url: '{}'}}}}\nbundles: {{b: {{resource: orders}}}}",
+        other.url()
+    );
+    let other_manager = Manager::builder()
+        .config_yaml(&config)
+        .engine(Scripted::data())
+        .build()
+        .unwrap();
     let app = other_manager.app("orders").unwrap();
     app.ready(LONG).await.unwrap();
     assert!(slow.iter().all(|app| app.state() == State::Starting));
@@ -201,8 +262,13 @@ async fn an_unreachable_server_is_an_error_with_a_reason() {
     let url = format!("http://user:secret@{}", listener.local_addr().unwrap());
     drop(listener);
     let config = format!("services: {{gone: {{url: '{url}'}}}}");
-    let manager = Manager::builder().config_yaml(&config).engine(Scripted::data()).build();
-    let Ok(manager) = manager else { return assert!(manager.is_err()) };
+    let manager = Manager::builder()
+        .config_yaml(&config)
+        .engine(Scripted::data())
+        .build();
+    let Ok(manager) = manager else {
+        return assert!(manager.is_err());
+    };
     let app = manager.app("orders").unwrap();
     until_failed(&app, "error sending request").await;
     let message = app.status().bundles[0].message.clone().unwrap();
@@ -219,9 +285,15 @@ async fn a_304_without_an_etag_keeps_what_is_known() {
     app.ready(LONG).await.unwrap();
     server.answer("/orders", Answer::NotModified);
     let before = server.request_count();
-    until("two more requests", || async { server.request_count() > before + 1 }).await;
+    until("two more requests", || async {
+        server.request_count() > before + 1
+    })
+    .await;
     let etag = opa_core::bundle::etag(&bundle("1"));
-    assert_eq!(server.requests().last().unwrap().header("if-none-match"), Some(&*etag));
+    assert_eq!(
+        server.requests().last().unwrap().header("if-none-match"),
+        Some(&*etag)
+    );
     assert_eq!(version(&app).await.as_deref(), Some("1"));
 }
 
@@ -234,8 +306,14 @@ async fn an_app_that_is_closed_takes_its_question_back() {
     let manager = with_polling(&server, polling);
     let app = manager.app("orders").unwrap();
     app.ready(LONG).await.unwrap();
-    until("the long poll waits", || async { server.request_count() > 1 }).await;
+    until("the long poll waits", || async {
+        server.request_count() > 1
+    })
+    .await;
     manager.shutdown(Duration::from_secs(5)).await;
-    until("the connection is given up", || async { server.connections() == 0 }).await;
+    until("the connection is given up", || async {
+        server.connections() == 0
+    })
+    .await;
     drop(app);
 }

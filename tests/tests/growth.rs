@@ -11,8 +11,14 @@ const APPS: usize = 1_000;
 
 fn status_line(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or("x 0");
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(name))
+        .unwrap_or("x 0");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
 }
 
 async fn settled(server: &BundleServer, tasks: impl Fn() -> usize) -> usize {
@@ -38,9 +44,16 @@ fn a_thousand_polling_apps_add_no_task_thread_or_connection_each() {
         .unwrap();
     let server = servers.block_on(BundleServer::start_counting());
     let data = Value::object([("a".into(), Value::from(1))]);
-    let bundle = BundleWriter::new().data("", &data).unwrap().to_vec().unwrap();
+    let bundle = BundleWriter::new()
+        .data("", &data)
+        .unwrap()
+        .to_vec()
+        .unwrap();
     for app in 0..=APPS {
-        server.answer(&format!("/bundles/app-{app}"), Answer::Bundle(bundle.clone()));
+        server.answer(
+            &format!("/bundles/app-{app}"),
+            Answer::Bundle(bundle.clone()),
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -49,17 +62,25 @@ fn a_thousand_polling_apps_add_no_task_thread_or_connection_each() {
         .unwrap();
     runtime.block_on(async {
         let config = format!("services: {{control: {{url: '{}'}}}}", server.url());
-        let manager =
-            Manager::builder().config_yaml(&config).engine(Scripted::data()).build().unwrap();
-        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let manager = Manager::builder()
+            .config_yaml(&config)
+            .engine(Scripted::data())
+            .build()
+            .unwrap();
+        let tasks = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks()
+        };
 
         let first = manager.app("app-0").unwrap();
         first.ready(Duration::from_secs(60)).await.unwrap();
         let tasks_with_one = settled(&server, tasks).await;
         let memory_with_one = status_line("VmRSS:");
 
-        let apps: Vec<App> =
-            (1..=APPS).map(|app| manager.app(format!("app-{app}")).unwrap()).collect();
+        let apps: Vec<App> = (1..=APPS)
+            .map(|app| manager.app(format!("app-{app}")).unwrap())
+            .collect();
         for app in &apps {
             app.ready(Duration::from_secs(60)).await.unwrap();
         }
@@ -74,7 +95,10 @@ fn a_thousand_polling_apps_add_no_task_thread_or_connection_each() {
         // Idle connections that the client keeps have a task each, however many apps there are.
         let idle = 16;
         assert!(connections <= idle, "{connections} connections");
-        assert!(tasks_with_all <= tasks_with_one + idle, "{tasks_with_one} -> {tasks_with_all}");
+        assert!(
+            tasks_with_all <= tasks_with_one + idle,
+            "{tasks_with_one} -> {tasks_with_all}"
+        );
         assert!(threads < 100, "{threads} threads");
         assert_eq!(server.request_count(), APPS + 1, "one request each");
     });
