@@ -125,6 +125,12 @@ impl Pool {
         false
     }
 
+    /// Ends the pool: what waits is dropped, what runs goes on to its end.
+    pub fn close(&self) {
+        self.shared.queue.lock().close();
+        self.shared.work.notify_all();
+    }
+
     /// How many jobs wait and how many run.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
@@ -134,8 +140,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.queue.lock().close();
-        self.shared.work.notify_all();
+        self.close();
     }
 }
 
