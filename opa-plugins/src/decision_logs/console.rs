@@ -135,7 +135,11 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
                     break;
                 }
             }
-            next = if events < BATCH { queue.try_recv().ok() } else { None };
+            next = if events < BATCH {
+                queue.try_recv().ok()
+            } else {
+                None
+            };
         }
         let written = writer.write_all(&lines).and_then(|()| writer.flush());
         lines.clear();
@@ -180,7 +184,9 @@ mod tests {
             modules: &ModuleSet,
             _: &CompileOptions,
         ) -> Result<Arc<dyn Policy>, CompileErrors> {
-            Ok(Arc::new(EchoPolicy(modules.iter().any(|m| m.source().contains("system.log")))))
+            Ok(Arc::new(EchoPolicy(
+                modules.iter().any(|m| m.source().contains("system.log")),
+            )))
         }
     }
 
@@ -201,7 +207,11 @@ mod tests {
             Ok(Entrypoint::new(path.clone(), InputPaths::all(), ()))
         }
         fn eval(&self, _: &Entrypoint, input: &Value, _: &mut EvalContext) -> Outcome {
-            if input.is_null() { Outcome::Undefined } else { Outcome::Value(input.clone()) }
+            if input.is_null() {
+                Outcome::Undefined
+            } else {
+                Outcome::Value(input.clone())
+            }
         }
     }
 
@@ -211,7 +221,10 @@ mod tests {
         let counts = plugin.counts();
         let manager = Manager::builder()
             .config_yaml(config)
-            .in_memory([opa_core::engine::Module::v1("a.rego", rego)], Value::empty_object())
+            .in_memory(
+                [opa_core::engine::Module::v1("a.rego", rego)],
+                Value::empty_object(),
+            )
             .unwrap()
             .engine(Echo)
             .plugin(plugin)
@@ -224,7 +237,11 @@ mod tests {
         }
         manager.shutdown(Duration::from_secs(10)).await;
         assert_eq!(counts().recorded, counts().written);
-        lines.take().iter().map(|line| Value::from_json(line.as_bytes()).unwrap()).collect()
+        lines
+            .take()
+            .iter()
+            .map(|line| Value::from_json(line.as_bytes()).unwrap())
+            .collect()
     }
 
     const CONSOLE: &str = "labels: {team: red}\ndecision_logs: {console: true}";
@@ -233,12 +250,28 @@ mod tests {
     async fn an_event_has_the_members_of_opas_console() {
         let input = Value::from_json(br#"{"user":"ann"}"#).unwrap();
         let events = logged("package a", CONSOLE, std::slice::from_ref(&input)).await;
-        let [event] = &*events else { panic!("{events:?}") };
-        let names: Vec<_> =
-            event.as_object().unwrap().iter().map(|(name, _)| name.as_str().unwrap()).collect();
+        let [event] = &*events else {
+            panic!("{events:?}")
+        };
+        let names: Vec<_> = event
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, _)| name.as_str().unwrap())
+            .collect();
         let expected = [
-            "bundles", "decision_id", "input", "labels", "level", "metrics", "msg", "path",
-            "result", "time", "timestamp", "type",
+            "bundles",
+            "decision_id",
+            "input",
+            "labels",
+            "level",
+            "metrics",
+            "msg",
+            "path",
+            "result",
+            "time",
+            "timestamp",
+            "type",
         ];
         assert_eq!(names, expected);
         assert_eq!(event.get("msg").unwrap().as_str(), Some("Decision Log"));
@@ -246,8 +279,14 @@ mod tests {
         assert_eq!(event.get("input"), Some(&input));
         assert_eq!(event.get("result"), Some(&input));
         assert_eq!(event.at(&["labels", "team"]).unwrap().as_str(), Some("red"));
-        assert_eq!(event.at(&["labels", "version"]).unwrap().as_str(), Some("1.22.2"));
-        assert_eq!(event.at(&["labels", "id"]).unwrap().as_str().unwrap().len(), 36);
+        assert_eq!(
+            event.at(&["labels", "version"]).unwrap().as_str(),
+            Some("1.22.2")
+        );
+        assert_eq!(
+            event.at(&["labels", "id"]).unwrap().as_str().unwrap().len(),
+            36
+        );
     }
 
     #[tokio::test]
@@ -269,14 +308,20 @@ mod tests {
 
     #[tokio::test]
     async fn no_section_no_log() {
-        assert_eq!(logged("package a", "labels: {}", &[Value::from(1)]).await, []);
+        assert_eq!(
+            logged("package a", "labels: {}", &[Value::from(1)]).await,
+            []
+        );
     }
 
     #[tokio::test]
     async fn what_is_not_done_is_an_error_that_names_the_key() {
         for (section, path) in [
             ("{console: true, service: s}", "decision_logs.service"),
-            ("{console: true, mask_decision: /a}", "decision_logs.mask_decision"),
+            (
+                "{console: true, mask_decision: /a}",
+                "decision_logs.mask_decision",
+            ),
             ("{console: true, reporting: {}}", "decision_logs.reporting"),
             ("{}", "decision_logs"),
             ("{console: 1}", "decision_logs.console"),
