@@ -73,12 +73,19 @@ fn app(manager: &Manager) -> Result<Router, Box<dyn Error>> {
         .route("/users", get(|| async { "ann and bob\n" }))
         .layer(opa.context("area", "back office"));
 
-    Ok(Router::new().nest("/admin", admin).merge(orders).merge(site))
+    Ok(Router::new()
+        .nest("/admin", admin)
+        .merge(orders)
+        .merge(site))
 }
 
 /// The decision that let the request pass is one of its extensions.
 async fn who_decided(Extension(decision): Extension<Decision>) -> String {
-    format!("allowed by {} of {}\n", decision.path().unwrap_or_default(), decision.app())
+    format!(
+        "allowed by {} of {}\n",
+        decision.path().unwrap_or_default(),
+        decision.app()
+    )
 }
 
 #[cfg(test)]
@@ -92,7 +99,12 @@ mod tests {
     async fn get(path: &str) -> (u16, String) {
         let module = Module::v1("site.rego", POLICY);
         let manager = Manager::in_memory([module], Value::empty_object()).unwrap();
-        manager.app("site").unwrap().ready(Duration::from_secs(10)).await.unwrap();
+        manager
+            .app("site")
+            .unwrap()
+            .ready(Duration::from_secs(10))
+            .await
+            .unwrap();
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = app(&manager).unwrap().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
@@ -109,7 +121,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_route_layer_judges_routes() {
-        assert_eq!(get("/orders/1").await, (200, "allowed by site/allow of site\n".to_owned()));
+        assert_eq!(
+            get("/orders/1").await,
+            (200, "allowed by site/allow of site\n".to_owned())
+        );
     }
 
     #[tokio::test]

@@ -48,7 +48,10 @@ async fn run(user: &str) -> Result<(), Box<dyn Error>> {
 /// Every app of this manager has the same bundle, made in memory.
 fn manager() -> Result<Manager, Box<dyn Error>> {
     let data = Value::from_json(DATA)?;
-    Ok(Manager::in_memory([Module::v1("orders.rego", POLICY)], data)?)
+    Ok(Manager::in_memory(
+        [Module::v1("orders.rego", POLICY)],
+        data,
+    )?)
 }
 
 /// The ids of the orders that `user` may see, as JSON.
@@ -56,7 +59,9 @@ async fn visible(app: &App, user: &str) -> Result<String, String> {
     let input = Value::object([(Value::from("user"), Value::from(user))]);
     let decision = app.decide("orders/visible", input).await;
     // Without a result there is a reason why: the caller decides what that means. Never "allowed".
-    let result = decision.result().ok_or_else(|| decision.reason().to_string())?;
+    let result = decision
+        .result()
+        .ok_or_else(|| decision.reason().to_string())?;
     Ok(result.to_json())
 }
 

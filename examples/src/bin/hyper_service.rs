@@ -65,7 +65,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
             () = &mut interrupt => break,
         };
         let service = TowerToHyperService::new(app(site.clone(), peer));
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = server
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
         tokio::spawn(connections.watch(connection));
     }
     timeout(DEADLINE, connections.shutdown()).await?;
@@ -98,7 +100,10 @@ where
 
 async fn hello<B>(request: Request<RequestBody<B>>) -> Result<Response<Full<Bytes>>, Infallible> {
     let reason = request.extensions().get().map(Decision::reason);
-    let text = format!("hello: {}\n", reason.map_or_else(String::new, |it| it.to_string()));
+    let text = format!(
+        "hello: {}\n",
+        reason.map_or_else(String::new, |it| it.to_string())
+    );
     Ok(Response::new(text.into()))
 }
 
@@ -114,15 +119,27 @@ mod tests {
         let manager = Manager::in_memory([module], Value::empty_object()).unwrap();
         let site = manager.app("site").unwrap();
         site.ready(DEADLINE).await.unwrap();
-        let request = Request::builder().method(method).body(Empty::new()).unwrap();
-        let response = app(site, peer.parse().unwrap()).oneshot(request).await.unwrap();
+        let request = Request::builder()
+            .method(method)
+            .body(Empty::new())
+            .unwrap();
+        let response = app(site, peer.parse().unwrap())
+            .oneshot(request)
+            .await
+            .unwrap();
         let status = response.status().as_u16();
-        (status, response.into_body().collect().await.unwrap().to_bytes())
+        (
+            status,
+            response.into_body().collect().await.unwrap().to_bytes(),
+        )
     }
 
     #[tokio::test]
     async fn the_policy_sees_method_and_peer() {
-        assert_eq!(answer("GET", "127.0.0.1:1").await, (200, "hello: allowed\n".into()));
+        assert_eq!(
+            answer("GET", "127.0.0.1:1").await,
+            (200, "hello: allowed\n".into())
+        );
         assert_eq!(answer("PUT", "127.0.0.1:1").await.0, 403);
         assert_eq!(answer("GET", "192.0.2.1:1").await.0, 403);
     }

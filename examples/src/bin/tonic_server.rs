@@ -58,7 +58,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     greeter.ready(DEADLINE).await?;
     let listener = examples::listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    app(greeter).serve_with_incoming_shutdown(TcpIncoming::from(listener), interrupt).await?;
+    app(greeter)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener), interrupt)
+        .await?;
     manager.shutdown(DEADLINE).await;
     Ok(())
 }
@@ -71,8 +73,13 @@ fn app(app: App) -> Router<Stack<OpaLayer, Identity>> {
 
 async fn hello(request: Request<String>) -> Result<Response<String>, Status> {
     let decision: Option<&Decision> = request.extensions().get();
-    let reason = decision.map(|it| it.reason().to_string()).unwrap_or_default();
-    Ok(Response::new(format!("hello {}: {reason}", request.get_ref())))
+    let reason = decision
+        .map(|it| it.reason().to_string())
+        .unwrap_or_default();
+    Ok(Response::new(format!(
+        "hello {}: {reason}",
+        request.get_ref()
+    )))
 }
 
 /// What `tonic-build` generates of a service definition, written by hand.
@@ -138,7 +145,8 @@ impl Decoder for Text {
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<String>, Status> {
         let bytes = message.copy_to_bytes(message.remaining());
         let text = String::from_utf8(bytes.into());
-        text.map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
+        text.map(Some)
+            .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }
 
@@ -155,7 +163,9 @@ mod tests {
         let manager = Manager::in_memory([module], Value::empty_object()).unwrap();
         let greeter = manager.app("greeter").unwrap();
         greeter.ready(DEADLINE).await.unwrap();
-        let listener = examples::listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let listener = examples::listen((Ipv4Addr::LOCALHOST, 0).into())
+            .await
+            .unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(app(greeter).serve_with_incoming(TcpIncoming::from(listener)));
 
@@ -163,14 +173,22 @@ mod tests {
         let mut client = client::Grpc::new(channel);
         client.ready().await.unwrap();
         let mut request = Request::new("world".to_owned());
-        request.metadata_mut().insert("x-user", user.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("x-user", user.parse().unwrap());
         let path = http::uri::PathAndQuery::from_static(method);
-        client.unary(request, path, Text).await.map(Response::into_inner)
+        client
+            .unary(request, path, Text)
+            .await
+            .map(Response::into_inner)
     }
 
     #[tokio::test]
     async fn calls_are_judged_by_method_and_metadata() {
-        assert_eq!(call("ann", "/hello.Greeter/Hello").await.unwrap(), "hello world: allowed");
+        assert_eq!(
+            call("ann", "/hello.Greeter/Hello").await.unwrap(),
+            "hello world: allowed"
+        );
         let denied = call("bob", "/hello.Greeter/Hello").await.unwrap_err();
         assert_eq!(denied.code(), Code::PermissionDenied);
         let denied = call("ann", "/hello.Greeter/Other").await.unwrap_err();

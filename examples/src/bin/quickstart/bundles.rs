@@ -49,8 +49,14 @@ pub(crate) fn all() -> Result<BTreeMap<&'static str, Revisions>, BundleError> {
                 ("reports-2", reports("reports-2", REPORTS_2)?),
             ]),
         ),
-        ("blue", Revisions::from([("blue-1", tenant("blue-1", BLUE)?)])),
-        ("green", Revisions::from([("green-1", tenant("green-1", GREEN)?)])),
+        (
+            "blue",
+            Revisions::from([("blue-1", tenant("blue-1", BLUE)?)]),
+        ),
+        (
+            "green",
+            Revisions::from([("green-1", tenant("green-1", GREEN)?)]),
+        ),
     ]))
 }
 

@@ -6,14 +6,13 @@
 //! cargo run --bin quickstart
 //! ```
 
-#![expect(clippy::print_stdout, reason = "the program talks to the one who started it")]
-
 mod bundles;
 mod server;
 mod service;
 mod tour;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use opa_tower::Manager;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::server::Shelf;
+use crate::tour::Tour;
 
 const CONFIG: &str = include_str!("../../../quickstart/opa.yaml");
 
@@ -34,7 +34,12 @@ const START: Duration = Duration::from_secs(30);
 #[derive(Parser)]
 struct Args {
     /// Where the service listens. Default: a free port.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:0",
+        hide_default_value = true
+    )]
     listen: SocketAddr,
 }
 
@@ -57,8 +62,9 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         () = &mut interrupt => return Ok(()),
     }
 
-    let url = format!("http://{}", listener.local_addr()?);
-    println!("{}", tour::tour(&url, &bundles));
+    let service = format!("http://{}", listener.local_addr()?);
+    let tour = Tour { service: &service, bundles: &bundles };
+    write!(io::stdout(), "{tour}")?;
     examples::serve(listener, apps.router(), interrupt, &manager).await?;
     Ok(())
 }
@@ -66,8 +72,14 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 /// Starts the bundle server on a free port. Answers its URL.
 async fn start_bundle_server() -> Result<String, Box<dyn Error>> {
     let shelf = Shelf::new(bundles::all()?);
-    for (app, revision) in [("orders", "orders-1"), ("reports", "reports-1"), ("blue", "blue-1")] {
-        shelf.publish(app, revision).ok_or("there is no such revision")?;
+    for (app, revision) in [
+        ("orders", "orders-1"),
+        ("reports", "reports-1"),
+        ("blue", "blue-1"),
+    ] {
+        shelf
+            .publish(app, revision)
+            .ok_or("there is no such revision")?;
     }
     let listener = examples::listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -54,7 +54,9 @@ impl Shelf {
             published: watch::Sender::default(),
             taken_over: watch::Sender::default(),
         };
-        let slots = bundles.into_iter().map(|(app, revisions)| (app, slot(revisions)));
+        let slots = bundles
+            .into_iter()
+            .map(|(app, revisions)| (app, slot(revisions)));
         Self(Arc::new(slots.collect()))
     }
 
@@ -64,7 +66,10 @@ impl Shelf {
         let slot = self.0.get(app)?;
         let archive = Bytes::copy_from_slice(slot.revisions.get(revision)?);
         let etag = etag(&archive);
-        slot.published.send_replace(Some(Published { etag: etag.clone(), archive }));
+        slot.published.send_replace(Some(Published {
+            etag: etag.clone(),
+            archive,
+        }));
         Some(etag)
     }
 
@@ -82,11 +87,17 @@ async fn bundle(
     Path(app): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(slot) = shelf.0.get(&*app) else { return StatusCode::NOT_FOUND.into_response() };
-    let known = headers.get(IF_NONE_MATCH).and_then(|etag| etag.to_str().ok());
+    let Some(slot) = shelf.0.get(&*app) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let known = headers
+        .get(IF_NONE_MATCH)
+        .and_then(|etag| etag.to_str().ok());
     let mut published = slot.published.subscribe();
     let is_news = |bundle: &Option<Published>| {
-        bundle.as_ref().is_some_and(|bundle| Some(&*bundle.etag) != known)
+        bundle
+            .as_ref()
+            .is_some_and(|bundle| Some(&*bundle.etag) != known)
     };
     if let Some(known) = known {
         slot.taken_over.send_replace(Some(known.to_owned()));
@@ -113,7 +124,9 @@ fn wait_of(headers: &HeaderMap) -> Duration {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split([';', ',']))
         .find_map(|preference| preference.trim().strip_prefix("wait=")?.parse().ok())
-        .map_or(Duration::ZERO, |seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
+        .map_or(Duration::ZERO, |seconds| {
+            Duration::from_secs(seconds).min(LONGEST_WAIT)
+        })
 }
 
 /// Publishes a revision, and answers when the instance has taken it over: it then asks for news
@@ -123,11 +136,25 @@ async fn publish(
     Path((app, revision)): Path<(String, String)>,
 ) -> (StatusCode, String) {
     let Some((etag, slot)) = shelf.publish(&app, &revision).zip(shelf.0.get(&*app)) else {
-        return (StatusCode::NOT_FOUND, format!("there is no {revision} of {app}\n"));
+        return (
+            StatusCode::NOT_FOUND,
+            format!("there is no {revision} of {app}\n"),
+        );
     };
     let mut taken_over = slot.taken_over.subscribe();
-    match timeout(TAKE_OVER, taken_over.wait_for(|known| known.as_ref() == Some(&etag))).await {
-        Ok(_) => (StatusCode::OK, format!("{app} decides by {revision} from now on\n")),
-        Err(_) => (StatusCode::GATEWAY_TIMEOUT, format!("{app} hasn't taken over {revision}\n")),
+    match timeout(
+        TAKE_OVER,
+        taken_over.wait_for(|known| known.as_ref() == Some(&etag)),
+    )
+    .await
+    {
+        Ok(_) => (
+            StatusCode::OK,
+            format!("{app} decides by {revision} from now on\n"),
+        ),
+        Err(_) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("{app} hasn't taken over {revision}\n"),
+        ),
     }
 }

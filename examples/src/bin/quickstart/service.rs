@@ -46,7 +46,9 @@ impl Apps {
             .route_layer(orders);
 
         let reports = OpaLayer::new(self.reports).entrypoint("reports/allow");
-        let reports = Router::new().route("/reports", get(list_reports)).route_layer(reports);
+        let reports = Router::new()
+            .route("/reports", get(list_reports))
+            .route_layer(reports);
 
         let tenant_of = |parts: &mut Parts| path_param(parts, "tenant");
         let tenants = OpaLayer::per_request(self.tenants, tenant_of).entrypoint("tenant/decision");
@@ -60,7 +62,10 @@ impl Apps {
 
 /// The policy has told the role: what the client sent under this name is gone.
 async fn list_orders(headers: HeaderMap) -> String {
-    let role = headers.get("x-role").and_then(|role| role.to_str().ok()).unwrap_or("nobody");
+    let role = headers
+        .get("x-role")
+        .and_then(|role| role.to_str().ok())
+        .unwrap_or("nobody");
     format!("orders 1 and 2, for the eyes of a {role}\n")
 }
 
@@ -70,7 +75,10 @@ async fn place_order() -> &'static str {
 
 /// The decision itself is there too.
 async fn list_reports(Extension(decision): Extension<Decision>) -> String {
-    format!("reports, by the word of {}\n", decision.revision().unwrap_or("no revision"))
+    format!(
+        "reports, by the word of {}\n",
+        decision.revision().unwrap_or("no revision")
+    )
 }
 
 async fn use_feature(Path((tenant, feature)): Path<(String, String)>) -> String {

@@ -1,8 +1,14 @@
 //! The requests that show what happens, as lines for a shell.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter};
 
-/// A request, with what is to be seen in its answer.
+/// What to try with a service and its bundle server, two URLs.
+pub(crate) struct Tour<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) bundles: &'a str,
+}
+
+/// A request, with what there is to be seen.
 struct Step {
     comment: &'static str,
     /// `{service}` and `{bundles}` stand for the two servers.
@@ -17,7 +23,7 @@ const STEPS: [Step; 11] = [
         status: 200,
     },
     Step {
-        comment: "Nobody knows who this is: status, headers and body are the policy's.",
+        comment: "Who is this? Status, headers and body are the policy's own.",
         curl: "{service}/orders",
         status: 401,
     },
@@ -27,13 +33,17 @@ const STEPS: [Step; 11] = [
         status: 403,
     },
     Step {
-        comment: "The app is taken from the path: the policy of blue, then no app at all.",
+        comment: "Here the path names the app: blue has one, purple is unknown.",
         curl: "{service}/t/blue/hello",
         status: 200,
     },
-    Step { comment: "", curl: "{service}/t/purple/hello", status: 404 },
     Step {
-        comment: "The server has no bundle for green: without a policy nothing passes ...",
+        comment: "",
+        curl: "{service}/t/purple/hello",
+        status: 404,
+    },
+    Step {
+        comment: "green has no bundle yet. Without a policy nothing passes ...",
         curl: "{service}/t/green/hello",
         status: 503,
     },
@@ -42,28 +52,52 @@ const STEPS: [Step; 11] = [
         curl: "-X POST {bundles}/publish/green/green-1",
         status: 200,
     },
-    Step { comment: "", curl: "{service}/t/green/hello", status: 200 },
     Step {
-        comment: "Reports are not for bob, until the policy changes.",
+        comment: "",
+        curl: "{service}/t/green/hello",
+        status: 200,
+    },
+    Step {
+        comment: "Reports are not for bob, until their policy changes.",
         curl: "{service}/reports -H 'x-user: bob'",
         status: 403,
     },
-    Step { comment: "", curl: "-X POST {bundles}/publish/reports/reports-2", status: 200 },
-    Step { comment: "", curl: "{service}/reports -H 'x-user: bob'", status: 200 },
+    Step {
+        comment: "",
+        curl: "-X POST {bundles}/publish/reports/reports-2",
+        status: 200,
+    },
+    Step {
+        comment: "",
+        curl: "{service}/reports -H 'x-user: bob'",
+        status: 200,
+    },
 ];
 
-/// The tour through a `service` and its `bundles`, two URLs.
-pub(crate) fn tour(service: &str, bundles: &str) -> String {
-    let mut text = String::new();
-    for Step { comment, curl, status } in STEPS {
-        if !comment.is_empty() {
-            // Writing to a string doesn't fail.
-            let _ = writeln!(text, "\n# {comment}");
+impl Display for Tour<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { service, bundles } = self;
+        writeln!(f, "A service on {service}, its bundle server on {bundles}.")?;
+        writeln!(
+            f,
+            "The virtual OPAs of orders, reports and blue are ready. Try, in this order:"
+        )?;
+        for Step {
+            comment,
+            curl,
+            status,
+        } in STEPS
+        {
+            if !comment.is_empty() {
+                writeln!(f, "\n# {comment}")?;
+            }
+            let curl = curl
+                .replace("{service}", service)
+                .replace("{bundles}", bundles);
+            writeln!(f, "curl -i {curl} # {status}")?;
         }
-        let curl = curl.replace("{service}", service).replace("{bundles}", bundles);
-        let _ = writeln!(text, "curl -i {curl} # {status}");
+        writeln!(f, "\nCtrl-C ends it. Each decision is logged below:\n")
     }
-    text
 }
 
 #[cfg(test)]
@@ -72,10 +106,20 @@ mod tests {
 
     #[test]
     fn every_request_is_a_line_with_its_status() {
-        let text = tour("http://127.0.0.1:1", "http://127.0.0.1:2");
-        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("curl -i ")).collect();
+        let tour = Tour {
+            service: "http://127.0.0.1:1",
+            bundles: "http://127.0.0.1:2",
+        };
+        let text = tour.to_string();
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("curl -i "))
+            .collect();
         assert_eq!(lines.len(), STEPS.len());
-        assert_eq!(lines[0], "curl -i http://127.0.0.1:1/orders -H 'x-user: ann' # 200");
+        assert_eq!(
+            lines[0],
+            "curl -i http://127.0.0.1:1/orders -H 'x-user: ann' # 200"
+        );
         assert!(!text.contains('{'), "{text}");
     }
 }

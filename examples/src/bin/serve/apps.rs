@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use opa_core::manager::AppError;
-use opa_tower::{App, AppId, Manager, OpaLayer};
+use opa_tower::{App, AppId, Manager, OpaLayer, RequestBody};
 use tower::ServiceExt;
 use tower::{Layer, service_fn};
 
@@ -25,7 +26,9 @@ pub(crate) fn fixed(app: App, body_unseen: bool) -> Router {
 /// named first, and ends when it wasn't named for the manager's grace period; the manager bounds
 /// how many there are.
 pub(crate) fn named_by_header(manager: Manager, body_unseen: bool) -> Router {
-    Router::new().fallback(judge).with_state((manager, body_unseen))
+    Router::new()
+        .fallback(judge)
+        .with_state((manager, body_unseen))
 }
 
 async fn judge(
@@ -38,17 +41,26 @@ async fn judge(
     };
     match app {
         // The lease lives as long as the response is made.
-        Ok(app) => {
-            let echo = service_fn(async |request| Ok::<_, Infallible>(echo(request).await));
-            layer(app, body_unseen).layer(echo).oneshot(request).await.into_response()
-        }
+        Ok(app) => layer(app, body_unseen)
+            .layer(service_fn(echo_any))
+            .oneshot(request)
+            .await
+            .into_response(),
         Err(error) => (status_of(&error), format!("{error}\n")).into_response(),
     }
 }
 
+async fn echo_any(request: Request<RequestBody<Body>>) -> Result<Response, Infallible> {
+    Ok(echo(request.map(Body::new)).await)
+}
+
 fn layer(app: App, body_unseen: bool) -> OpaLayer {
     let layer = OpaLayer::new(app);
-    if body_unseen { layer.body_unseen() } else { layer }
+    if body_unseen {
+        layer.body_unseen()
+    } else {
+        layer
+    }
 }
 
 /// Takes the app's name out of the headers.
@@ -56,9 +68,14 @@ fn take_name(headers: &mut HeaderMap) -> Result<AppId, String> {
     let values: Vec<_> = headers.get_all(X_OPA_APP).iter().cloned().collect();
     headers.remove(X_OPA_APP);
     let [name] = &*values else {
-        return Err(format!("expected one header `{X_OPA_APP}`, found {}\n", values.len()));
+        return Err(format!(
+            "expected one header `{X_OPA_APP}`, found {}\n",
+            values.len()
+        ));
     };
-    let name = name.to_str().map_err(|_| format!("`{X_OPA_APP}` is no app id\n"))?;
+    let name = name
+        .to_str()
+        .map_err(|_| format!("`{X_OPA_APP}` is no app id\n"))?;
     AppId::new(name).map_err(|error| format!("{error}\n"))
 }
 

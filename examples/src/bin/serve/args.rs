@@ -1,9 +1,10 @@
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
 use clap::error::{Error, ErrorKind};
+use clap::{CommandFactory, Parser};
 use opa_tower::AppId;
 
 /// An echo service behind the policies of your own OPA configuration.
@@ -21,7 +22,12 @@ pub(crate) struct Args {
     pub(crate) listen: SocketAddr,
 
     /// The app whose policy judges all requests.
-    #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "trust_app_header")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        conflicts_with = "trust_app_header"
+    )]
     pub(crate) app: AppId,
 
     /// Lets the request header `x-opa-app` name the app. Only on a loopback address: whoever can
@@ -30,8 +36,8 @@ pub(crate) struct Args {
     pub(crate) trust_app_header: bool,
 
     /// How many apps there may be at a time.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
-    pub(crate) max_apps: usize,
+    #[arg(long, value_name = "NUMBER", default_value = "1000")]
+    pub(crate) max_apps: NonZeroUsize,
 
     /// How long an app that nobody uses stays warm, such as `30s` or `5m`.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -70,7 +76,9 @@ impl Args {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|error: jiff::Error| error.to_string())?;
     signed.try_into().map_err(|_| "a negative time".to_owned())
 }
 
@@ -79,7 +87,9 @@ mod tests {
     use super::*;
 
     fn parse(args: &str) -> Result<Args, Error> {
-        let args = ["serve", "--config-file", "opa.yaml"].into_iter().chain(args.split_whitespace());
+        let args = ["serve", "--config-file", "opa.yaml"]
+            .into_iter()
+            .chain(args.split_whitespace());
         Args::try_parse_from(args)?.check()
     }
 
@@ -93,14 +103,23 @@ mod tests {
         let args = parse("").unwrap();
         assert_eq!(args.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(args.app.as_str(), "default");
-        assert_eq!((args.max_apps, args.grace), (1000, Duration::from_secs(30)));
+        assert_eq!(
+            (args.max_apps.get(), args.grace),
+            (1000, Duration::from_secs(30))
+        );
         assert!(!args.trust_app_header && !args.permit_dry_run && !args.body_unseen);
         assert!(args.admin.is_none() && args.allow_env.is_empty());
     }
 
     #[test]
     fn durations_have_units() {
-        for (text, millis) in [("500ms", 500), ("0s", 0), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("0s", 0),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+        ] {
             let args = parse(&format!("--grace {text}")).unwrap();
             assert_eq!(args.grace, Duration::from_millis(millis), "{text}");
         }
@@ -112,10 +131,16 @@ mod tests {
     #[test]
     fn a_header_is_trusted_on_loopback_only() {
         for address in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8080"] {
-            assert!(parse(&format!("--trust-app-header --listen {address}")).is_ok(), "{address}");
+            assert!(
+                parse(&format!("--trust-app-header --listen {address}")).is_ok(),
+                "{address}"
+            );
         }
         for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:80"] {
-            assert!(parse(&format!("--trust-app-header --listen {address}")).is_err(), "{address}");
+            assert!(
+                parse(&format!("--trust-app-header --listen {address}")).is_err(),
+                "{address}"
+            );
         }
     }
 

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -21,7 +21,10 @@ pub(crate) async fn echo(request: Request) -> Response {
         Err(answer) => return answer,
     };
     // The authority form of `CONNECT` has no path.
-    let path = head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string);
+    let path = head
+        .uri
+        .path_and_query()
+        .map_or_else(|| head.uri.to_string(), ToString::to_string);
     let (name, body) = match String::from_utf8(body) {
         Ok(text) => ("body", text),
         Err(error) => ("body_base64", STANDARD.encode(error.as_bytes())),
@@ -69,7 +72,9 @@ mod tests {
 
     #[tokio::test]
     async fn all_of_a_request_is_told() {
-        let request = Request::put("http://example.org/a%20b?c=d").header("x-a", "1").header("x-a", "2");
+        let request = Request::put("http://example.org/a%20b?c=d")
+            .header("x-a", "1")
+            .header("x-a", "2");
         let expected = json!({
             "method": "PUT",
             "path": "/a%20b?c=d",
@@ -88,7 +93,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_bounded() {
-        let request = Request::post("/").body(vec![0; MAX_BODY + 1].into()).unwrap();
+        let request = Request::post("/")
+            .body(vec![0; MAX_BODY + 1].into())
+            .unwrap();
         assert_eq!(echo(request).await.status(), 413);
     }
 }

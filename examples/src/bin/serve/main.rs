@@ -6,13 +6,14 @@
 //! cargo run --bin serve -- --config-file opa.yaml --listen 127.0.0.1:8080
 //! ```
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it has to say to its starter")]
+#![expect(clippy::print_stderr, reason = "the last words of a program")]
 
 mod apps;
 mod args;
 mod echo;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use axum::Router;
@@ -44,7 +45,7 @@ fn manager(args: &Args) -> Result<Manager, ConfigError> {
         .config_file(&args.config_file)
         .env(EnvPolicy::allow(&args.allow_env))
         .plugin(opa_plugins::decision_logs())
-        .max_apps(args.max_apps)
+        .max_apps(args.max_apps.get())
         .grace(args.grace)
         .permit_dry_run(args.permit_dry_run)
         .build()
@@ -62,9 +63,10 @@ async fn run(args: Args, manager: Manager) -> Result<(), Box<dyn Error>> {
         None => None,
     };
 
-    println!("listening on http://{}", listener.local_addr()?);
+    let mut stdout = io::stdout();
+    writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
     if let Some(admin) = admin {
-        println!("admin on http://{}", admin.local_addr()?);
+        writeln!(stdout, "admin on http://{}", admin.local_addr()?)?;
         let router = Router::new().fallback_service(admin::service(manager.clone()));
         tokio::spawn(axum::serve(admin, router).into_future());
     }
