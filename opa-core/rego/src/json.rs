@@ -1,7 +1,8 @@
 //! JSON text: read and written as OPA does it, to any depth that OPA reads.
 
-pub use read::JsonError;
+pub use error::JsonError;
 pub(crate) use write::{key_text, write_scalar};
 
+mod error;
 mod read;
 mod write;

@@ -5,6 +5,7 @@
 //! - [`eval`]: what an evaluation is given and what it answers.
 //! - [`builtin`]: functions of the user's own.
 //! - [`token`]: the tokens of Rego source text.
+//! - [`screen`]: a look over a module that refuses what a parser might not survive.
 
 pub use json::JsonError;
 pub use number::Number;
@@ -16,5 +17,6 @@ pub mod eval;
 mod json;
 mod number;
 mod rego_version;
+pub mod screen;
 pub mod token;
 pub mod value;

@@ -18,7 +18,7 @@ use std::error::Error;
 use std::fmt;
 use std::iter::FusedIterator;
 
-use crate::number;
+mod scan;
 
 /// Splits `source` into its tokens. After an error there are no more.
 ///
@@ -147,12 +147,6 @@ struct OpenTemplate {
     braces: usize,
 }
 
-/// The kind of the next token and its length in bytes.
-type Scanned = Result<(TokenKind, usize), Fault>;
-
-/// How many bytes from here something is wrong, and what.
-type Fault = (usize, String);
-
 impl<'a> Iterator for Tokens<'a> {
     type Item = Result<Token<'a>, TokenError>;
 
@@ -194,13 +188,13 @@ impl<'a> Iterator for Tokens<'a> {
 impl FusedIterator for Tokens<'_> {}
 
 impl Tokens<'_> {
-    fn scan(&mut self) -> Scanned {
+    fn scan(&mut self) -> scan::Scanned {
         let mut characters = self.rest.chars();
         let first = characters.next().unwrap_or_default();
         let second = characters.next().unwrap_or_default();
         match (first, second) {
             ('"', _) => self.scan_string(),
-            ('`', _) => scan_raw_string(self.rest),
+            ('`', _) => scan::raw_string(self.rest),
             ('$', '"') => self.scan_template(b'"', 2, TokenKind::Template),
             ('$', '`') => self.scan_template(b'`', 2, TokenKind::Template),
             ('a'..='z' | 'A'..='Z' | '_', _) => {
@@ -209,7 +203,7 @@ impl Tokens<'_> {
                     .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
                 Ok((TokenKind::Identifier, end.unwrap_or(self.rest.len())))
             }
-            ('0'..='9', _) => scan_number(self.rest),
+            ('0'..='9', _) => scan::number(self.rest),
             ('}', _) => self.scan_closing_brace(),
             (':' | '=' | '!' | '<' | '>', '=') => Ok((TokenKind::Punctuation, 2)),
             ('{', _) => {
@@ -230,19 +224,19 @@ impl Tokens<'_> {
         }
     }
 
-    fn scan_string(&self) -> Scanned {
+    fn scan_string(&self) -> scan::Scanned {
         let mut at = 1;
         loop {
             at += match self.rest.as_bytes().get(at) {
                 Some(b'"') => return Ok((TokenKind::String, at + 1)),
-                Some(b'\\') => scan_escape(self.rest, at, None)?,
-                other => scan_character(other, at)?,
+                Some(b'\\') => scan::escape(self.rest, at, None)?,
+                other => scan::character(other, at)?,
             };
         }
     }
 
     /// Reads on in a template string from `at`; `whole` is the kind if it ends without expression.
-    fn scan_template(&mut self, quote: u8, from: usize, whole: TokenKind) -> Scanned {
+    fn scan_template(&mut self, quote: u8, from: usize, whole: TokenKind) -> scan::Scanned {
         let raw = quote == b'`';
         let mut at = from;
         loop {
@@ -258,16 +252,16 @@ impl Tokens<'_> {
                     };
                     return Ok((kind, at + 1));
                 }
-                Some(b'\\') if !raw => scan_escape(self.rest, at, Some('{'))?,
+                Some(b'\\') if !raw => scan::escape(self.rest, at, Some('{'))?,
                 Some(b'\\') if self.rest.as_bytes().get(at + 1) == Some(&b'{') => 2,
                 Some(_) if raw => 1,
-                other => scan_character(other, at)?,
+                other => scan::character(other, at)?,
             };
         }
     }
 
     /// Reads a brace that closes a block, or the expression of a template string and what follows.
-    fn scan_closing_brace(&mut self) -> Scanned {
+    fn scan_closing_brace(&mut self) -> scan::Scanned {
         match self.open.last_mut() {
             Some(OpenTemplate { braces: 0, quote }) => {
                 let quote = *quote;
@@ -326,55 +320,6 @@ impl Tokens<'_> {
         }
     }
 }
-
-fn scan_number(text: &str) -> Scanned {
-    let length = number::scan(text.as_bytes()).unwrap_or(0);
-    let following = text
-        .get(length..)
-        .and_then(|rest| rest.chars().next())
-        .unwrap_or(' ');
-    if length == 0 || following.is_ascii_alphanumeric() || following == '_' || following == '.' {
-        return Err((0, "invalid number".to_owned()));
-    }
-    Ok((TokenKind::Number, length))
-}
-
-fn scan_raw_string(text: &str) -> Scanned {
-    match text.bytes().skip(1).position(|byte| byte == b'`') {
-        Some(length) => Ok((TokenKind::RawString, length + 2)),
-        None => Err((0, NO_END.to_owned())),
-    }
-}
-
-/// The length of the escape at `at` in `text`; `extra` may be escaped besides what JSON escapes.
-fn scan_escape(text: &str, at: usize, extra: Option<char>) -> Result<usize, Fault> {
-    let escape = text.get(at..).unwrap_or_default();
-    match escape.chars().nth(1) {
-        Some('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => Ok(2),
-        Some('u') => {
-            let digits = escape.get(2..6).unwrap_or_default();
-            let hexadecimal = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            let message = "`\\u` must be followed by four hexadecimal digits";
-            hexadecimal
-                .then_some(6)
-                .ok_or_else(|| (at, message.to_owned()))
-        }
-        Some(other) if Some(other) == extra => Ok(2),
-        Some(other) => Err((at, format!("`\\{}` isn't an escape", other.escape_debug()))),
-        None => Err((0, NO_END.to_owned())),
-    }
-}
-
-/// The length of a byte of a string that isn't special.
-fn scan_character(byte: Option<&u8>, at: usize) -> Result<usize, Fault> {
-    match byte {
-        Some(0x20..) => Ok(1),
-        Some(b'\n') | None => Err((0, NO_END.to_owned())),
-        Some(byte) => Err((at, format!("control character `0x{byte:02x}` in a string"))),
-    }
-}
-
-const NO_END: &str = "the string has no end";
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,8 @@
 //! Drives one evaluation through all of its rounds: inline, on the pool, and waiting for I/O.
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -50,7 +50,7 @@ impl Instance {
                 revision: bundle.revision().cloned(),
             })
             .collect();
-        let snapshot = Snapshot::new(Arc::clone(profile), compiled, revisions)
+        let snapshot = Snapshot::new(Arc::clone(profile), compiled, union.data(), revisions)
             .map_err(CompileErrors::from)?;
         self.shared.hooks.reach("activation: before the swap");
         // Before the swap: whoever sees the instance ready sees which revision is.

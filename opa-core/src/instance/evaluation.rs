@@ -39,6 +39,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// Gives the evaluation back, to be awaited.
+    #[expect(clippy::result_large_err, reason = "the future is given back, not boxed")]
     pub fn now(mut self) -> Result<Evaluated, Self> {
         match self.run.try_end() {
             Some(end) => match self.prepared.take() {

@@ -1,10 +1,13 @@
 //! Named places where a test forces the order of a race. They cost nothing outside of tests.
 
+#[cfg(test)]
+type Action = Box<dyn FnOnce() + Send>;
+
 /// The places of one manager.
 #[derive(Default)]
 pub(crate) struct Hooks {
     #[cfg(test)]
-    actions: parking_lot::Mutex<Vec<(&'static str, Box<dyn FnOnce() + Send>)>>,
+    actions: parking_lot::Mutex<Vec<(&'static str, Action)>>,
 }
 
 #[cfg(not(test))]

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -178,15 +179,22 @@ impl Instance {
         }
         let status = Arc::new(self.status());
         for sink in &profile.status_sinks {
-            sink.update(Arc::clone(&status));
+            self.contain("status", || sink.update(Arc::clone(&status)));
         }
     }
 
     pub(super) fn emit(&self, profile: &Profile, event: Event) {
         let Some((last, others)) = profile.decision_sinks.split_last() else { return };
         for sink in others {
-            sink.record(event.clone());
+            self.contain("decision", || sink.record(event.clone()));
         }
-        last.record(event);
+        self.contain("decision", || last.record(event));
+    }
+
+    /// Calls a sink, which is a plugin's code: its panic must end neither a request nor a poll.
+    fn contain(&self, kind: &str, call: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(call)).is_err() {
+            tracing::error!(target: "opa::instance", app = %self.id, "a {kind} sink panicked");
+        }
     }
 }

@@ -5,6 +5,7 @@ use arc_swap::ArcSwap;
 
 use super::policy_store::Compiled;
 use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
+use crate::Value;
 use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
 
 /// How many paths are kept prepared. Paths come from routes and code, so more are a sign of paths
@@ -43,6 +44,7 @@ impl Snapshot {
     pub(crate) fn new(
         profile: Arc<Profile>,
         Compiled { policy, bound }: Compiled,
+        data: &Value,
         bundles: Arc<[BundleRevision]>,
     ) -> Result<Self, CompileError> {
         let default = bound.prepare(&profile.entrypoint)?;
@@ -50,7 +52,7 @@ impl Snapshot {
             profile,
             bound,
             bundles,
-            withholds: policy.defines_system_log(),
+            withholds: policy.defines_system_log() || data.at(&["system", "log"]).is_some(),
             default,
             _policy: policy,
             prepared: ArcSwap::default(),

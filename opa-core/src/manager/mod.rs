@@ -84,7 +84,6 @@ struct Instances {
 
 impl Manager {
     /// A manager to be configured.
-    #[must_use]
     pub fn builder() -> ManagerBuilder {
         ManagerBuilder::default()
     }
@@ -232,6 +231,9 @@ impl Instances {
         let instances: Vec<_> = self.by_app.write().drain().map(|(_, instance)| instance).collect();
         for instance in instances {
             instance.close();
+        }
+        if self.closed.load(Ordering::Acquire) {
+            self.shared.runner.pool.close();
         }
     }
 }

@@ -100,10 +100,9 @@ impl Poll {
     /// Room for the next question, if there is any now. A question that will wait for news needs
     /// none for a download until they come; when too many wait already, it asks and goes.
     pub(super) fn room(&self) -> Option<Room> {
-        if self.long_polling && self.etag.is_some() && self.failures == 0 {
-            if let Some(slot) = self.slots.try_long_poll() {
-                return Some(Room::LongPoll(slot));
-            }
+        let waits = self.long_polling && self.etag.is_some() && self.failures == 0;
+        if let Some(slot) = waits.then(|| self.slots.try_long_poll()).flatten() {
+            return Some(Room::LongPoll(slot));
         }
         self.slots.try_download().map(Room::Download)
     }
@@ -190,6 +189,11 @@ impl Poll {
         let read = move || bundle::read(&*bytes, &limits);
         let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
         let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
+        if bundle.is_signed() {
+            // OPA's words for a signed bundle and no key: what is signed is never taken unverified.
+            let text = "verification key not provided: signed bundles are not supported by this version";
+            return Err(PollError::Source(SourceError::new(text)));
+        }
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -36,6 +37,7 @@ struct Counters {
     written: AtomicU64,
     queue_full: AtomicU64,
     write_failed: AtomicU64,
+    encode_failed: AtomicU64,
 }
 
 /// What became of the events so far: `recorded` is the sum of the others and of what still waits.
@@ -50,6 +52,8 @@ pub struct Counts {
     pub queue_full: u64,
     /// Events lost because writing failed.
     pub write_failed: u64,
+    /// Events lost because a panic ended their encoding: the deferred input is a layer's code.
+    pub encode_failed: u64,
 }
 
 impl Console {
@@ -97,6 +101,7 @@ impl Console {
             written: read(&self.counters.written),
             queue_full: read(&self.counters.queue_full),
             write_failed: read(&self.counters.write_failed),
+            encode_failed: read(&self.counters.encode_failed),
             recorded: read(&self.counters.recorded),
         }
     }
@@ -127,15 +132,22 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         while let Some(message) = next {
             match message {
                 Message::Event(event) => {
-                    encode::console_line(&event, SystemTime::now(), &mut lines);
-                    events += 1;
+                    if encode(&event, &mut lines) {
+                        events += 1;
+                    } else {
+                        counters.encode_failed.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 Message::Flush(done) => {
                     flush = Some(done);
                     break;
                 }
             }
-            next = if events < BATCH { queue.try_recv().ok() } else { None };
+            next = if events < BATCH {
+                queue.try_recv().ok()
+            } else {
+                None
+            };
         }
         let written = writer.write_all(&lines).and_then(|()| writer.flush());
         lines.clear();
@@ -152,6 +164,18 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
             let _ = done.send(());
         }
     }
+}
+
+/// Adds the event's line. A panic leaves `lines` as it was.
+fn encode(event: &Event, lines: &mut Vec<u8>) -> bool {
+    let start = lines.len();
+    let line = || encode::console_line(event, SystemTime::now(), lines);
+    let encoded = catch_unwind(AssertUnwindSafe(line)).is_ok();
+    if !encoded {
+        lines.truncate(start);
+        tracing::error!("decision log: an event could not be encoded");
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -180,7 +204,9 @@ mod tests {
             modules: &ModuleSet,
             _: &CompileOptions,
         ) -> Result<Arc<dyn Policy>, CompileErrors> {
-            Ok(Arc::new(EchoPolicy(modules.iter().any(|m| m.source().contains("system.log")))))
+            Ok(Arc::new(EchoPolicy(
+                modules.iter().any(|m| m.source().contains("system.log")),
+            )))
         }
     }
 
@@ -201,7 +227,11 @@ mod tests {
             Ok(Entrypoint::new(path.clone(), InputPaths::all(), ()))
         }
         fn eval(&self, _: &Entrypoint, input: &Value, _: &mut EvalContext) -> Outcome {
-            if input.is_null() { Outcome::Undefined } else { Outcome::Value(input.clone()) }
+            if input.is_null() {
+                Outcome::Undefined
+            } else {
+                Outcome::Value(input.clone())
+            }
         }
     }
 
@@ -211,7 +241,10 @@ mod tests {
         let counts = plugin.counts();
         let manager = Manager::builder()
             .config_yaml(config)
-            .in_memory([opa_core::engine::Module::v1("a.rego", rego)], Value::empty_object())
+            .in_memory(
+                [opa_core::engine::Module::v1("a.rego", rego)],
+                Value::empty_object(),
+            )
             .unwrap()
             .engine(Echo)
             .plugin(plugin)
@@ -224,7 +257,11 @@ mod tests {
         }
         manager.shutdown(Duration::from_secs(10)).await;
         assert_eq!(counts().recorded, counts().written);
-        lines.take().iter().map(|line| Value::from_json(line.as_bytes()).unwrap()).collect()
+        lines
+            .take()
+            .iter()
+            .map(|line| Value::from_json(line.as_bytes()).unwrap())
+            .collect()
     }
 
     const CONSOLE: &str = "labels: {team: red}\ndecision_logs: {console: true}";
@@ -232,13 +269,29 @@ mod tests {
     #[tokio::test]
     async fn an_event_has_the_members_of_opas_console() {
         let input = Value::from_json(br#"{"user":"ann"}"#).unwrap();
-        let events = logged("package a", CONSOLE, &[input.clone()]).await;
-        let [event] = &*events else { panic!("{events:?}") };
-        let names: Vec<_> =
-            event.as_object().unwrap().iter().map(|(name, _)| name.as_str().unwrap()).collect();
+        let events = logged("package a", CONSOLE, std::slice::from_ref(&input)).await;
+        let [event] = &*events else {
+            panic!("{events:?}")
+        };
+        let names: Vec<_> = event
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, _)| name.as_str().unwrap())
+            .collect();
         let expected = [
-            "bundles", "decision_id", "input", "labels", "level", "metrics", "msg", "path",
-            "result", "time", "timestamp", "type",
+            "bundles",
+            "decision_id",
+            "input",
+            "labels",
+            "level",
+            "metrics",
+            "msg",
+            "path",
+            "result",
+            "time",
+            "timestamp",
+            "type",
         ];
         assert_eq!(names, expected);
         assert_eq!(event.get("msg").unwrap().as_str(), Some("Decision Log"));
@@ -246,8 +299,14 @@ mod tests {
         assert_eq!(event.get("input"), Some(&input));
         assert_eq!(event.get("result"), Some(&input));
         assert_eq!(event.at(&["labels", "team"]).unwrap().as_str(), Some("red"));
-        assert_eq!(event.at(&["labels", "version"]).unwrap().as_str(), Some("1.22.2"));
-        assert_eq!(event.at(&["labels", "id"]).unwrap().as_str().unwrap().len(), 36);
+        assert_eq!(
+            event.at(&["labels", "version"]).unwrap().as_str(),
+            Some("1.22.2")
+        );
+        assert_eq!(
+            event.at(&["labels", "id"]).unwrap().as_str().unwrap().len(),
+            36
+        );
     }
 
     #[tokio::test]
@@ -269,14 +328,20 @@ mod tests {
 
     #[tokio::test]
     async fn no_section_no_log() {
-        assert_eq!(logged("package a", "labels: {}", &[Value::from(1)]).await, []);
+        assert_eq!(
+            logged("package a", "labels: {}", &[Value::from(1)]).await,
+            []
+        );
     }
 
     #[tokio::test]
     async fn what_is_not_done_is_an_error_that_names_the_key() {
         for (section, path) in [
             ("{console: true, service: s}", "decision_logs.service"),
-            ("{console: true, mask_decision: /a}", "decision_logs.mask_decision"),
+            (
+                "{console: true, mask_decision: /a}",
+                "decision_logs.mask_decision",
+            ),
             ("{console: true, reporting: {}}", "decision_logs.reporting"),
             ("{}", "decision_logs"),
             ("{console: 1}", "decision_logs.console"),
@@ -291,6 +356,41 @@ mod tests {
                 .unwrap_err();
             assert_eq!(error.path(), path, "{error}");
         }
+    }
+
+    /// An input whose building is wrong.
+    struct Panics;
+
+    impl opa_core::plugin::DeferredInput for Panics {
+        fn build(&self) -> Value {
+            panic!("the layer is wrong")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_deferred_input_costs_only_its_event() {
+        let lines = Lines::default();
+        let plugin = decision_logs().console_to(lines.clone());
+        let counts = plugin.counts();
+        let manager = Manager::builder()
+            .config_yaml(CONSOLE)
+            .in_memory([], Value::empty_object())
+            .unwrap()
+            .engine(Echo)
+            .plugin(plugin)
+            .build()
+            .unwrap();
+        let app = manager.app("shop").unwrap();
+        app.ready(Duration::from_secs(10)).await.unwrap();
+        let evaluated = app.ask().prepare(None).unwrap().evaluate(Value::from(1)).await;
+        let input = opa_core::plugin::EventInput::Deferred(Arc::new(Panics));
+        let entry = opa_core::instance::LogEntry { input, requested_by: None };
+        let _ = evaluated.conclude(Reason::Decided, None, entry);
+        app.decide("a/b", Value::from(1)).await;
+        manager.shutdown(Duration::from_secs(10)).await;
+        let counts = counts();
+        assert_eq!((counts.recorded, counts.written, counts.encode_failed), (2, 1, 1));
+        assert_eq!(lines.take().len(), 1);
     }
 
     /// Blocks in its first write until it is let go.

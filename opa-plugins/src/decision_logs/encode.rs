@@ -42,15 +42,34 @@ fn members(event: &Event) -> Vec<(Value, Value)> {
         EventInput::Built(input) => members.push(member("input", input.clone())),
         EventInput::Deferred(input) => members.push(member("input", input.build())),
     }
-    members.extend(event.result.iter().map(|result| member("result", result.clone())));
+    members.extend(
+        event
+            .result
+            .iter()
+            .map(|result| member("result", result.clone())),
+    );
     members.extend(event.error.iter().map(|error| {
-        let error = [member("code", &*error.code), member("message", &*error.message)];
+        let error = [
+            member("code", &*error.code),
+            member("message", &*error.message),
+        ];
         member("error", Value::object(error))
     }));
-    members.extend(event.requested_by.iter().map(|client| member("requested_by", &**client)));
-    let mut custom: Vec<_> =
-        event.custom.iter().map(|(name, value)| member(name, value.clone())).collect();
-    if !matches!(event.reason, Reason::Allowed | Reason::Denied | Reason::Decided) {
+    members.extend(
+        event
+            .requested_by
+            .iter()
+            .map(|client| member("requested_by", &**client)),
+    );
+    let mut custom: Vec<_> = event
+        .custom
+        .iter()
+        .map(|(name, value)| member(name, value.clone()))
+        .collect();
+    if !matches!(
+        event.reason,
+        Reason::Allowed | Reason::Denied | Reason::Decided
+    ) {
         custom.push(member("reason", event.reason.as_str()));
     }
     if !custom.is_empty() {
@@ -77,8 +96,10 @@ fn member(name: &str, value: impl Into<Value>) -> (Value, Value) {
 /// Go's `RFC3339Nano`, in UTC: trailing zeros of the fraction are left out.
 fn rfc3339(time: SystemTime) -> String {
     // A clock outside of the years that can be written is shown as Go's zero time.
-    jiff::Timestamp::try_from(time)
-        .map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |timestamp| timestamp.to_string())
+    jiff::Timestamp::try_from(time).map_or_else(
+        |_| "0001-01-01T00:00:00Z".to_owned(),
+        |timestamp| timestamp.to_string(),
+    )
 }
 
 #[cfg(test)]

@@ -12,9 +12,15 @@ impl Lines {
     #[must_use]
     pub fn take(&self) -> Vec<String> {
         let mut bytes = self.0.lock();
-        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         let lines: Vec<u8> = bytes.drain(..end).collect();
-        String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect()
+        String::from_utf8_lossy(&lines)
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 }
 

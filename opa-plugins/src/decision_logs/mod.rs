@@ -43,8 +43,8 @@ use opa_core::config::{ConfigError, Section};
 use opa_core::plugin::{Attached, Event, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
-pub use console::Counts;
 use console::Console;
+pub use console::Counts;
 pub use encode::to_value;
 pub use lines::Lines;
 
@@ -64,7 +64,10 @@ const UNSUPPORTED: [&str; 9] = [
 /// The plugin for the `decision_logs` section. See the [module docs](self).
 #[must_use]
 pub fn decision_logs() -> DecisionLogs {
-    DecisionLogs { console: Arc::new(Console::new(Box::new(std::io::stderr()))), warned: Mutex::default() }
+    DecisionLogs {
+        console: Arc::new(Console::new(Box::new(std::io::stderr()))),
+        warned: Mutex::default(),
+    }
 }
 
 /// OPA's decision log. See the [module docs](self).
@@ -83,7 +86,6 @@ impl DecisionLogs {
     }
 
     /// A reader of how many events were recorded, written and dropped.
-    #[must_use]
     pub fn counts(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
         let console = Arc::clone(&self.console);
         move || console.counts()
@@ -97,7 +99,8 @@ impl DecisionLogs {
             reader.unsupported(key)?;
         }
         if !console {
-            let text = "uploading to a service is not supported by this version; set `console: true`";
+            let text =
+                "uploading to a service is not supported by this version; set `console: true`";
             return Err(reader.error(text));
         }
         for warning in reader.finish()? {
@@ -116,7 +119,9 @@ impl Plugin for DecisionLogs {
     }
 
     fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError> {
-        let Some(section) = &scope.config.decision_logs else { return Ok(Attached::default()) };
+        let Some(section) = &scope.config.decision_logs else {
+            return Ok(Attached::default());
+        };
         if !self.read(section)? {
             return Ok(Attached::default());
         }

@@ -191,3 +191,28 @@ fn outside_of_a_runtime_is_a_configuration_error() {
     let error = builder(&source).build().unwrap_err();
     assert_eq!(error.kind(), crate::config::ConfigErrorKind::NoRuntime);
 }
+
+/// A plugin whose sinks are wrong.
+struct Wrong;
+
+impl Plugin for Wrong {
+    fn name(&self) -> &str {
+        "wrong"
+    }
+    fn attach(&self, _: &Scope<'_>) -> Result<Attached, ConfigError> {
+        Ok(Attached::default()
+            .decisions(|_| panic!("the decision sink is wrong"))
+            .status(|_| panic!("the status sink is wrong")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_a_sink_ends_neither_a_decision_nor_a_poll() {
+    let source = Counting::new(bundle("1"));
+    let manager = builder(&source).plugin(Wrong).build().unwrap();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap();
+    assert_eq!(version(&app).await.as_deref(), Some("1"));
+    source.memory.replace(bundle("2"));
+    until_version(&app, "2").await;
+}

@@ -1,0 +1,110 @@
+//! nginx as a static bundle server: strong ETags, 304, ranges.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::ports::Port;
+use super::process::{self, Process, StartError};
+use crate::http_client;
+
+/// The installed server.
+#[derive(Clone, Debug)]
+pub struct Nginx {
+    program: PathBuf,
+}
+
+impl Nginx {
+    pub(super) fn at(program: PathBuf) -> Nginx {
+        Nginx { program }
+    }
+
+    /// Serves the files of a directory; ready when it answers.
+    pub async fn serve(&self, root: &Path) -> RunningNginx {
+        self.serve_with(root, "").await
+    }
+
+    /// As [`serve`](Nginx::serve), with further directives for its `server` block.
+    pub async fn serve_with(&self, root: &Path, directives: &str) -> RunningNginx {
+        process::start(|| self.attempt(root, directives))
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn attempt(&self, root: &Path, directives: &str) -> Result<RunningNginx, StartError> {
+        let port = Port::reserve().expect("a port of loopback can be reserved");
+        let mut process = Process::spawn("nginx", |folder| {
+            let text = configuration(folder, root, port.address(), directives);
+            let file = process::write(folder, "nginx.conf", text)?;
+            let mut command = Command::new(&self.program);
+            // `-e`: it would open the system's log before it reads the configuration.
+            command
+                .arg("-e")
+                .arg("stderr")
+                .arg("-p")
+                .arg(folder)
+                .arg("-c")
+                .arg(file);
+            Ok(command)
+        })?;
+        let probe = async || http_client::get(port.address(), "/").await.ok();
+        process.until("answering", probe).await?;
+        Ok(RunningNginx { process, port })
+    }
+}
+
+/// A running server, ended when dropped.
+#[derive(Debug)]
+pub struct RunningNginx {
+    process: Process,
+    port: Port,
+}
+
+impl RunningNginx {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Its URL, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// The lines of its access log so far: `<method> <target> <status> "<If-None-Match>"`.
+    pub fn accesses(&self) -> Vec<String> {
+        self.process.stdout().lines().map(str::to_owned).collect()
+    }
+
+    /// The process, for its output.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// One process in the foreground, so that ending it leaves no worker behind.
+fn configuration(folder: &Path, root: &Path, address: SocketAddr, directives: &str) -> String {
+    let (folder, root) = (folder.display(), root.display());
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("  {kind}_temp_path {folder}/{kind};\n"))
+        .collect();
+    format!(
+        r#"daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+  log_format accesses '$request_method $request_uri $status "$http_if_none_match"';
+  access_log /dev/stdout accesses;
+  default_type application/octet-stream;
+{temporary}  server {{
+    listen {address};
+    root {root};
+    {directives}
+  }}
+}}
+"#
+    )
+}

@@ -1,0 +1,105 @@
+//! What more apps cost: no task, timer, thread or connection each. Memory is printed.
+
+use std::time::Duration;
+
+use opa_core::bundle::BundleWriter;
+use opa_core::{App, Manager, Value};
+use tests::bundle_server::{Answer, BundleServer};
+use tests::scripted::Scripted;
+
+const APPS: usize = 1_000;
+
+fn status_line(name: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(name))
+        .unwrap_or("x 0");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}
+
+async fn settled(server: &BundleServer, tasks: impl Fn() -> usize) -> usize {
+    // The last answers are on their way: wait until the number of tasks stands still.
+    let mut seen = (tasks(), server.connections());
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = (tasks(), server.connections());
+        if now == seen {
+            return now.0;
+        }
+        seen = now;
+    }
+}
+
+#[test]
+fn a_thousand_polling_apps_add_no_task_thread_or_connection_each() {
+    // The server has a runtime of its own, so that its tasks are not counted.
+    let servers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let server = servers.block_on(BundleServer::start_counting());
+    let data = Value::object([("a".into(), Value::from(1))]);
+    let bundle = BundleWriter::new()
+        .data("", &data)
+        .unwrap()
+        .to_vec()
+        .unwrap();
+    for app in 0..=APPS {
+        server.answer(
+            &format!("/bundles/app-{app}"),
+            Answer::Bundle(bundle.clone()),
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let config = format!("services: {{control: {{url: '{}'}}}}", server.url());
+        let manager = Manager::builder()
+            .config_yaml(&config)
+            .engine(Scripted::data())
+            .build()
+            .unwrap();
+        let tasks = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks()
+        };
+
+        let first = manager.app("app-0").unwrap();
+        first.ready(Duration::from_secs(60)).await.unwrap();
+        let tasks_with_one = settled(&server, tasks).await;
+        let memory_with_one = status_line("VmRSS:");
+
+        let apps: Vec<App> = (1..=APPS)
+            .map(|app| manager.app(format!("app-{app}")).unwrap())
+            .collect();
+        for app in &apps {
+            app.ready(Duration::from_secs(60)).await.unwrap();
+        }
+        let tasks_with_all = settled(&server, tasks).await;
+        let (connections, threads) = (server.connections(), status_line("Threads:"));
+        let memory = status_line("VmRSS:").saturating_sub(memory_with_one);
+        println!(
+            "{APPS} more apps: {memory} KiB of memory ({} bytes each), {tasks_with_one} -> \
+             {tasks_with_all} tasks, {threads} threads, {connections} connections",
+            memory * 1024 / APPS,
+        );
+        // Idle connections that the client keeps have a task each, however many apps there are.
+        let idle = 16;
+        assert!(connections <= idle, "{connections} connections");
+        assert!(
+            tasks_with_all <= tasks_with_one + idle,
+            "{tasks_with_one} -> {tasks_with_all}"
+        );
+        assert!(threads < 100, "{threads} threads");
+        assert_eq!(server.request_count(), APPS + 1, "one request each");
+    });
+}
