@@ -81,7 +81,9 @@ impl<B> Service<Request<B>> for AdminService {
 
 impl fmt::Debug for AdminService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminService").field("manager", &self.manager).finish()
+        f.debug_struct("AdminService")
+            .field("manager", &self.manager)
+            .finish()
     }
 }
 
@@ -106,14 +108,20 @@ fn app(status: &InstanceStatus) -> Value {
 fn reason(status: &InstanceStatus) -> Option<&str> {
     match &status.state {
         State::Failed { reason, .. } => Some(reason),
-        State::Ready => status.bundles.iter().find_map(|bundle| bundle.message.as_deref()),
+        State::Ready => status
+            .bundles
+            .iter()
+            .find_map(|bundle| bundle.message.as_deref()),
         State::Starting | State::Closed => None,
     }
 }
 
 fn bundle(status: &BundleStatus) -> Value {
     object([
-        ("revision", status.active_revision.as_deref().map(Value::from)),
+        (
+            "revision",
+            status.active_revision.as_deref().map(Value::from),
+        ),
         ("code", status.code.map(Value::from)),
         ("http_code", status.http_code.map(Value::from)),
         ("message", status.message.as_deref().map(Value::from)),
@@ -121,7 +129,9 @@ fn bundle(status: &BundleStatus) -> Value {
 }
 
 fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
-    let set = members.into_iter().filter_map(|(name, value)| Some((Value::from(name), value?)));
+    let set = members
+        .into_iter()
+        .filter_map(|(name, value)| Some((Value::from(name), value?)));
     Value::object(set)
 }
 

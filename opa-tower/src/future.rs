@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use opa_core::instance::Evaluation;
-use opa_core::{AppId, AppSet, Decision, Reason};
+use opa_core::{AppId, AppSet, Reason};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -77,21 +77,43 @@ impl<S, B, F, X> ResponseFuture<S, B, F, X> {
         body: B,
         inner: S,
     ) -> Self {
-        let named = Some(Unnamed { settings, set, parts, has_body });
-        Self { stage: Stage::Extracts { app, named }, held: Some(Held { inner, body }) }
+        let named = Some(Unnamed {
+            settings,
+            set,
+            parts,
+            has_body,
+        });
+        Self {
+            stage: Stage::Extracts { app, named },
+            held: Some(Held { inner, body }),
+        }
     }
 
     pub(crate) fn evaluates(evaluation: Evaluation, case: Case, body: B, inner: S) -> Self {
-        let stage = Stage::Evaluates { evaluation, case: Some(case) };
-        Self { stage, held: Some(Held { inner, body }) }
+        let stage = Stage::Evaluates {
+            evaluation,
+            case: Some(case),
+        };
+        Self {
+            stage,
+            held: Some(Held { inner, body }),
+        }
     }
 
     pub(crate) fn passes(response: F, passed: Option<Passed>) -> Self {
-        Self { stage: Stage::Passes { response, passed }, held: None }
+        Self {
+            stage: Stage::Passes { response, passed },
+            held: None,
+        }
     }
 
     pub(crate) fn refuses(response: Response<Bytes>) -> Self {
-        Self { stage: Stage::Refuses { response: Some(response) }, held: None }
+        Self {
+            stage: Stage::Refuses {
+                response: Some(response),
+            },
+            held: None,
+        }
     }
 }
 
@@ -109,13 +131,22 @@ where
             let step = match this.stage.as_mut().project() {
                 StageProj::Extracts { app, named } => {
                     let app = ready!(app.poll(cx));
-                    let Some(unnamed) = named.take() else { return Poll::Pending };
-                    let Unnamed { settings, set, parts, has_body } = unnamed;
+                    let Some(unnamed) = named.take() else {
+                        return Poll::Pending;
+                    };
+                    let Unnamed {
+                        settings,
+                        set,
+                        parts,
+                        has_body,
+                    } = unnamed;
                     judge_named(&settings, &set, app, parts, has_body)
                 }
                 StageProj::Evaluates { evaluation, case } => {
                     let evaluated = ready!(evaluation.poll(cx));
-                    let Some(case) = case.take() else { return Poll::Pending };
+                    let Some(case) = case.take() else {
+                        return Poll::Pending;
+                    };
                     Step::Ruled(case.rule(evaluated))
                 }
                 StageProj::Passes { response, passed } => {
@@ -134,15 +165,21 @@ where
             let next = match (step, this.held.take()) {
                 (Step::Waits { evaluation, case }, held) => {
                     *this.held = held;
-                    Stage::Evaluates { evaluation, case: Some(case) }
+                    Stage::Evaluates {
+                        evaluation,
+                        case: Some(case),
+                    }
                 }
                 (Step::Ruled(Ruling::Pass { parts, passed }), Some(Held { mut inner, body })) => {
                     let request = Request::from_parts(parts, RequestBody::new(body));
-                    Stage::Passes { response: inner.call(request), passed: Some(passed) }
+                    Stage::Passes {
+                        response: inner.call(request),
+                        passed: Some(passed),
+                    }
                 }
-                (Step::Ruled(Ruling::Refuse(response)), _) => {
-                    Stage::Refuses { response: Some(response) }
-                }
+                (Step::Ruled(Ruling::Refuse(response)), _) => Stage::Refuses {
+                    response: Some(response),
+                },
                 (Step::Ruled(Ruling::Pass { .. }), None) => return Poll::Pending,
             };
             this.stage.set(next);
@@ -153,7 +190,10 @@ where
 impl Passed {
     /// Completes the inner service's response.
     fn finish<R>(self, mut response: Response<ResponseBody<R>>) -> Response<ResponseBody<R>> {
-        let Self { decision, add_to_response } = self;
+        let Self {
+            decision,
+            add_to_response,
+        } = self;
         if append(response.headers_mut(), add_to_response).is_err() {
             tracing::error!(
                 target: "opa::layer",

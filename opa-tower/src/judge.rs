@@ -15,13 +15,16 @@ use crate::response::{Refusal, Verdict};
 use crate::settings::Settings;
 
 /// What becomes of a request, or what must be waited for to know it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack until it is in the future"
+)]
 pub(crate) enum Step {
     Ruled(Ruling),
     Waits { evaluation: Evaluation, case: Case },
 }
 
 /// What becomes of a request.
-#[expect(clippy::large_enum_variant, reason = "moved once, from the stack into the inner call")]
 pub(crate) enum Ruling {
     Pass { parts: Parts, passed: Passed },
     Refuse(Response<Bytes>),
@@ -84,26 +87,47 @@ pub(crate) fn judge(settings: &Arc<Settings>, app: &App, parts: Parts, has_body:
     let target = match request.read() {
         Ok(target) => target,
         Err(unreadable) => {
-            let entry = LogEntry { requested_by, ..LogEntry::default() };
+            let entry = LogEntry {
+                requested_by,
+                ..LogEntry::default()
+            };
             let (reason, message) = (unreadable.reason(), unreadable.to_string());
             return refuse(settings, prepared, parts, reason, &message, entry);
         }
     };
     if has_body && !settings.body_unseen {
         let input = input::for_event(&request, settings, None);
-        let entry = LogEntry { input, requested_by };
+        let entry = LogEntry {
+            input,
+            requested_by,
+        };
         let message = "the request has a body that the policy is not shown";
-        return refuse(settings, prepared, parts, Reason::BodyUnseen, message, entry);
+        return refuse(
+            settings,
+            prepared,
+            parts,
+            Reason::BodyUnseen,
+            message,
+            entry,
+        );
     }
     let inputs = prepared.inputs();
     let document = input::build(&request, &target, settings, inputs);
     let whole = inputs.is_all().then_some(&document);
-    let entry = LogEntry { input: input::for_event(&request, settings, whole), requested_by };
+    let entry = LogEntry {
+        input: input::for_event(&request, settings, whole),
+        requested_by,
+    };
     match prepared.evaluate(document).now() {
         Ok(evaluated) => Step::Ruled(rule(settings, evaluated, parts, entry)),
-        Err(evaluation) => {
-            Step::Waits { evaluation, case: Case { parts, settings: Arc::clone(settings), entry } }
-        }
+        Err(evaluation) => Step::Waits {
+            evaluation,
+            case: Case {
+                parts,
+                settings: Arc::clone(settings),
+                entry,
+            },
+        },
     }
 }
 
@@ -163,7 +187,11 @@ fn rule(settings: &Settings, evaluated: Evaluated, mut parts: Parts, entry: LogE
 
 impl Step {
     fn fault(settings: &Settings, parts: &Parts, decision: Decision) -> Self {
-        Self::refuse(settings, parts, Refusal::fault(decision.reason(), Some(decision)))
+        Self::refuse(
+            settings,
+            parts,
+            Refusal::fault(decision.reason(), Some(decision)),
+        )
     }
 
     fn refuse(settings: &Settings, parts: &Parts, refusal: Refusal) -> Self {
@@ -175,7 +203,13 @@ impl Ruling {
     fn pass(mut parts: Parts, decision: Decision, add_to_response: HeaderMap) -> Self {
         parts.extensions.insert(decision.app().clone());
         parts.extensions.insert(decision.clone());
-        Self::Pass { parts, passed: Passed { decision, add_to_response } }
+        Self::Pass {
+            parts,
+            passed: Passed {
+                decision,
+                add_to_response,
+            },
+        }
     }
 
     fn refuse(settings: &Settings, parts: &Parts, refusal: Refusal) -> Self {

@@ -43,7 +43,10 @@ impl<E> OpaLayer<E> {
     /// A layer whose requests are judged by the app of `set` that `extractor` names; see
     /// [`app`](crate::app). A name that is not in the set is answered 404.
     pub fn per_request(set: AppSet, extractor: E) -> Self {
-        Self::of(Judge::Named { set, extractor: Arc::new(extractor) })
+        Self::of(Judge::Named {
+            set,
+            extractor: Arc::new(extractor),
+        })
     }
 
     /// The layer, or one of the same type that **lets every request pass**, as a program without
@@ -61,7 +64,12 @@ impl<E> OpaLayer<E> {
     }
 
     fn of(judge: Judge<E>) -> Self {
-        Self { gate: Some(Arc::new(Gate { judge, settings: Arc::default() })) }
+        Self {
+            gate: Some(Arc::new(Gate {
+                judge,
+                settings: Arc::default(),
+            })),
+        }
     }
 
     /// Asks for the decision at `path` below `data`, such as `orders/allow`. Default: the path that
@@ -146,13 +154,18 @@ impl<E, S> Layer<S> for OpaLayer<E> {
 // By hand: the extractor is shared, so that it need not be `Clone`.
 impl<E> Clone for OpaLayer<E> {
     fn clone(&self) -> Self {
-        Self { gate: self.gate.clone() }
+        Self {
+            gate: self.gate.clone(),
+        }
     }
 }
 
 impl<E> Clone for Gate<E> {
     fn clone(&self) -> Self {
-        Self { judge: self.judge.clone(), settings: Arc::clone(&self.settings) }
+        Self {
+            judge: self.judge.clone(),
+            settings: Arc::clone(&self.settings),
+        }
     }
 }
 
@@ -160,16 +173,19 @@ impl<E> Clone for Judge<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Fixed(app) => Self::Fixed(app.clone()),
-            Self::Named { set, extractor } => {
-                Self::Named { set: set.clone(), extractor: Arc::clone(extractor) }
-            }
+            Self::Named { set, extractor } => Self::Named {
+                set: set.clone(),
+                extractor: Arc::clone(extractor),
+            },
         }
     }
 }
 
 impl<E> fmt::Debug for OpaLayer<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpaLayer").field("gate", &self.gate).finish()
+        f.debug_struct("OpaLayer")
+            .field("gate", &self.gate)
+            .finish()
     }
 }
 

@@ -39,10 +39,61 @@
 //!
 //! # Any Tower service
 //! The layer asks of the inner service `Service<Request<RequestBody<B>>, Response = Response<R>>`
-//! and `Clone`, with bodies of [`Bytes`](bytes::Bytes), and keeps its error type. The bodies it
-//! hands on and answers have types of their own, [`RequestBody`] and [`ResponseBody`]: `from_fn`
-//! and handlers of axum, hyper's `TowerToHyperService` and tonic take them as they are; in place of
-//! `option_layer` there is [`OpaLayer::optional`].
+//! and `Clone`, with bodies of [`Bytes`](bytes::Bytes), and keeps its error type. The bodies that it
+//! hands on and answers have types of their own, [`RequestBody`] and [`ResponseBody`]:
+//!
+//! - Axum's `Router::layer` and `route_layer` take it as it is. Its `from_fn` goes outside of the
+//!   layer, or into a call of `layer` of its own, or behind
+//!   `.map_request(|request: Request<RequestBody<Body>>| request.map(Body::new))`.
+//! - In place of `option_layer`, which would change those types, there is [`OpaLayer::optional`].
+//! - hyper serves it through `TowerToHyperService`:
+//!
+//! ```no_run
+//! # use std::convert::Infallible;
+//! # use http_body_util::Full;
+//! # use hyper_util::rt::{TokioExecutor, TokioIo};
+//! use http::{Request, Response};
+//! use opa_tower::{App, OpaLayer, PeerAddr, RequestBody};
+//! use tower::ServiceBuilder;
+//!
+//! # async fn example(app: App, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+//! let service = ServiceBuilder::new().layer(OpaLayer::new(app)).service_fn(
+//!     |_: Request<RequestBody<hyper::body::Incoming>>| async {
+//!         Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("hello")))
+//!     },
+//! );
+//! loop {
+//!     let (connection, peer) = listener.accept().await?;
+//!     // Outside of the layer: the policy is shown the client's address.
+//!     let service = ServiceBuilder::new()
+//!         .map_request(move |mut request: Request<_>| {
+//!             request.extensions_mut().insert(PeerAddr(peer));
+//!             request
+//!         })
+//!         .service(service.clone());
+//!     let service = hyper_util::service::TowerToHyperService::new(service);
+//!     tokio::spawn(async move {
+//!         let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+//!         if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {
+//!             tracing::debug!(%error, "the connection broke");
+//!         }
+//!     });
+//! }
+//! # }
+//! ```
+//!
+//! - tonic's `Server::layer` takes it too. A gRPC call always has a body, so the route must say
+//!   [`OpaLayer::body_unseen`]; clients take a 403 for `PERMISSION_DENIED`:
+//!
+//! ```
+//! use opa_tower::{App, OpaLayer};
+//! use tonic::transport::Server;
+//!
+//! # fn example(app: App) {
+//! let server = Server::builder().layer(OpaLayer::new(app).body_unseen());
+//! # let _ = server;
+//! # }
+//! ```
 //!
 //! # Deployment caveats
 //! - **Without the feature `axum`** (on by default) the layer does not know axum's `OriginalUri`:

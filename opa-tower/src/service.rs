@@ -116,12 +116,18 @@ fn has_body(parts: &Parts, body: &impl Body) -> bool {
 
 impl<S: Clone, E> Clone for OpaService<S, E> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), gate: self.gate.clone() }
+        Self {
+            inner: self.inner.clone(),
+            gate: self.gate.clone(),
+        }
     }
 }
 
 impl<S: fmt::Debug, E> fmt::Debug for OpaService<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpaService").field("inner", &self.inner).field("gate", &self.gate).finish()
+        f.debug_struct("OpaService")
+            .field("inner", &self.inner)
+            .field("gate", &self.gate)
+            .finish()
     }
 }

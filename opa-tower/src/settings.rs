@@ -47,9 +47,10 @@ impl Settings {
     pub(crate) fn set_context(&mut self, key: String, value: String) {
         self.context.insert(key, value);
         let members = self.context.iter();
-        self.context_extensions = Some(Value::object(
-            members.map(|(key, value)| (Value::from(key.as_str()), Value::from(value.as_str()))),
-        ));
+        self.context_extensions =
+            Some(Value::object(members.map(|(key, value)| {
+                (Value::from(key.as_str()), Value::from(value.as_str()))
+            })));
     }
 
     pub(crate) fn context_extensions(&self) -> Option<&Value> {

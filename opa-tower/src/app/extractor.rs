@@ -80,7 +80,9 @@ where
     type Future = ExtractFuture<Fut>;
 
     fn extract(&self, parts: &mut Parts) -> Self::Future {
-        ExtractFuture { future: (self.0)(parts) }
+        ExtractFuture {
+            future: (self.0)(parts),
+        }
     }
 }
 
@@ -168,14 +170,20 @@ mod tests {
         let id = blue.clone();
         assert_eq!(now(move |_: &mut Parts| id.clone()), Ok(blue.clone()));
         assert_eq!(now(|_: &mut Parts| "blue"), Ok(blue.clone()));
-        assert_eq!(now(|_: &mut Parts| Some("blue".to_owned())), Ok(blue.clone()));
+        assert_eq!(
+            now(|_: &mut Parts| Some("blue".to_owned())),
+            Ok(blue.clone())
+        );
         assert_eq!(now(|_: &mut Parts| Ok::<_, Rejection>("blue")), Ok(blue));
     }
 
     #[test]
     fn what_is_no_app_id_is_not_found() {
         assert_eq!(now(|_: &mut Parts| "../blue"), Err(Rejection::not_found()));
-        assert_eq!(now(|_: &mut Parts| None::<AppId>), Err(Rejection::not_found()));
+        assert_eq!(
+            now(|_: &mut Parts| None::<AppId>),
+            Err(Rejection::not_found())
+        );
     }
 
     #[test]
@@ -194,9 +202,17 @@ mod tests {
                 name.and_then(|name| name.to_str().map(str::to_owned).ok())
             }
         });
-        let mut parts = Request::builder().header("x-app", "blue").body(()).unwrap().into_parts().0;
+        let mut parts = Request::builder()
+            .header("x-app", "blue")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
         assert!(extractor.extract_now(&mut parts).is_none());
-        assert_eq!(extractor.extract(&mut parts).await.unwrap().as_str(), "blue");
+        assert_eq!(
+            extractor.extract(&mut parts).await.unwrap().as_str(),
+            "blue"
+        );
         assert!(parts.headers.is_empty());
     }
 }

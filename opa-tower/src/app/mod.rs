@@ -4,7 +4,7 @@
 //! is looked up in the closed [`AppSet`](crate::AppSet) of the layer, case-sensitively. A name that
 //! is not in it is answered 404 and no policy is asked.
 //!
-//! Closures that answer at once are extractors. They may answer an [`AppId`], a text, an option
+//! Closures that answer at once are extractors. They may answer an [`AppId`](crate::AppId), a text, an option
 //! (`None`: 404) or a result whose error is a [`Rejection`]:
 //!
 //! ```
@@ -38,10 +38,12 @@ mod extractor;
 mod path;
 mod rejection;
 
-#[cfg(feature = "axum")]
-pub use path::path_param;
 pub use extractor::{
     AppExtractor, ExtractAsync, ExtractFuture, IntoExtraction, NoExtractor, extract_async,
 };
+#[cfg(feature = "axum")]
+pub use path::path_param;
 pub use path::path_segment;
 pub use rejection::Rejection;
+
+pub(crate) use rejection::Answer;

@@ -39,7 +39,9 @@ pub fn path_param(parts: &mut Parts, name: &str) -> Result<AppId, Rejection> {
     let Poll::Ready(Ok(params)) = params.poll(&mut Context::from_waker(Waker::noop())) else {
         return Err(Rejection::not_found());
     };
-    let value = params.iter().find_map(|(param, value)| (param == name).then_some(value));
+    let value = params
+        .iter()
+        .find_map(|(param, value)| (param == name).then_some(value));
     Ok(AppId::new(value.ok_or_else(Rejection::not_found)?)?)
 }
 
@@ -50,7 +52,9 @@ mod tests {
 
     fn segment(path: &str, n: usize) -> Option<String> {
         let parts = Request::get(path).body(()).unwrap().into_parts().0;
-        path_segment(&parts, n).ok().map(|app| app.as_str().to_owned())
+        path_segment(&parts, n)
+            .ok()
+            .map(|app| app.as_str().to_owned())
     }
 
     #[test]
@@ -62,7 +66,16 @@ mod tests {
 
     #[test]
     fn what_is_no_app_id_names_none() {
-        for path in ["/t", "/t/", "/t//blue", "/t/%2562lue", "/t/a%2Fb", "/t/%ff", "/t/%zz", "/t/.."] {
+        for path in [
+            "/t",
+            "/t/",
+            "/t//blue",
+            "/t/%2562lue",
+            "/t/a%2Fb",
+            "/t/%ff",
+            "/t/%zz",
+            "/t/..",
+        ] {
             assert_eq!(segment(path, 1), None, "{path}");
         }
     }

@@ -8,7 +8,11 @@ use opa_core::InvalidAppId;
 ///
 /// The layer's [`Responder`](crate::Responder) has the last word on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
+pub struct Rejection(Box<Answer>);
+
+/// Boxed, since results of extractors carry it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -18,7 +22,11 @@ impl Rejection {
     /// A rejection with an empty body.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+        Self(Box::new(Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }))
     }
 
     /// 404: there is no such app. The [`Default`].
@@ -36,21 +44,25 @@ impl Rejection {
     /// With one more header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.0.headers.append(name, value);
         self
     }
 
     /// With a body. It is sent as `text/plain`, unless a header says what it is.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
+        self.0.body = body.into();
         self
     }
 
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
+    }
+
+    pub(crate) fn into_answer(self) -> Answer {
+        *self.0
     }
 }
 
@@ -69,7 +81,7 @@ impl From<InvalidAppId> for Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the request names no app: answered {}", self.status)
+        write!(f, "the request names no app: answered {}", self.0.status)
     }
 }
 

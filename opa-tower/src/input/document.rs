@@ -2,8 +2,8 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderName, Version};
-use opa_core::engine::InputPaths;
 use opa_core::Value;
+use opa_core::engine::InputPaths;
 
 use super::request::text;
 use super::{Request, Target};
@@ -20,7 +20,9 @@ pub(super) fn document(
 ) -> Value {
     let mut path = Vec::with_capacity(6);
     let mut document = Members::new(inputs, &mut path);
-    document.object("attributes", |attributes| fill_attributes(attributes, request, settings));
+    document.object("attributes", |attributes| {
+        fill_attributes(attributes, request, settings)
+    });
     document.value("parsed_body", || Value::NULL);
     document.value("parsed_path", || target.parsed_path());
     document.value("parsed_query", || target.parsed_query());
@@ -59,7 +61,9 @@ fn fill_attributes<'a>(
 }
 
 fn fill_http<'a>(http: &mut Members<'_, 'a>, request: &Request<'a>, settings: &Settings) {
-    http.object("headers", |headers| fill_headers(headers, request, settings));
+    http.object("headers", |headers| {
+        fill_headers(headers, request, settings)
+    });
     if let Some(host) = request.host() {
         http.value("host", || Value::from(host));
     }
@@ -82,7 +86,11 @@ fn fill_headers<'a>(members: &mut Members<'_, 'a>, request: &Request<'a>, settin
         members.value(":path", || Value::from(path));
     }
     members.value(":scheme", || Value::from(settings.scheme()));
-    for name in request.headers.keys().filter(|name| **name != HOST && *name != PARTIAL_BODY) {
+    for name in request
+        .headers
+        .keys()
+        .filter(|name| **name != HOST && *name != PARTIAL_BODY)
+    {
         let separator = match request.version {
             Version::HTTP_2 | Version::HTTP_3 if name == COOKIE => "; ",
             _ => ",",
@@ -119,8 +127,13 @@ fn protocol(version: Version) -> Option<&'static str> {
 
 /// `google.protobuf.Timestamp` as the plugin shows messages: members that are 0 are left out.
 fn timestamp(time: SystemTime) -> Value {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let members = [("seconds", since.as_secs()), ("nanos", since.subsec_nanos().into())];
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let members = [
+        ("seconds", since.as_secs()),
+        ("nanos", since.subsec_nanos().into()),
+    ];
     let set = members.into_iter().filter(|(_, number)| *number != 0);
     Value::object(set.map(|(name, number)| (Value::from(name), Value::from(number))))
 }
@@ -135,7 +148,11 @@ struct Members<'a, 'p> {
 
 impl<'a, 'p> Members<'a, 'p> {
     fn new(inputs: &'a InputPaths, path: &'a mut Vec<&'p str>) -> Self {
-        Self { inputs, path, entries: Vec::with_capacity(8) }
+        Self {
+            inputs,
+            path,
+            entries: Vec::with_capacity(8),
+        }
     }
 
     fn value(&mut self, name: &'p str, value: impl FnOnce() -> Value) {
@@ -160,5 +177,212 @@ impl<'a, 'p> Members<'a, 'p> {
 
     fn into_value(self) -> Value {
         Value::object(self.entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    use http::request::Parts;
+
+    fn whole(parts: &Parts, settings: &Settings) -> Value {
+        part(parts, settings, &InputPaths::all())
+    }
+
+    fn part(parts: &Parts, settings: &Settings, inputs: &InputPaths) -> Value {
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_795_511_683, 367_768_000);
+        let request = Request::new(parts, settings, time);
+        document(&request, &request.read().unwrap(), settings, inputs)
+    }
+
+    fn parts(request: http::request::Builder) -> Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn headers(request: http::request::Builder) -> Value {
+        let document = whole(&parts(request), &Settings::default());
+        document
+            .at(&["attributes", "request", "http", "headers"])
+            .unwrap()
+            .clone()
+    }
+
+    fn from_peer(request: http::request::Builder) -> (Parts, Settings) {
+        let peer: SocketAddr = "127.0.0.1:48024".parse().unwrap();
+        let mut parts = parts(request);
+        parts.extensions.insert(crate::PeerAddr(peer));
+        let mut settings = Settings::default();
+        settings.set_context("a".into(), "b".into());
+        (parts, settings)
+    }
+
+    /// The input of opa-envoy-plugin 1.15.2 in its decision log when Envoy 1.40 sent it the
+    /// request, without `destination`, `http.id` and the two headers that Envoy adds.
+    const RECORDED: &str = r#"{"attributes":{"contextExtensions":{"a":"b"},"metadataContext":{},
+        "request":{"http":{"headers":{":authority":"127.0.0.1:18977",":method":"GET",
+        ":path":"//My/%2561path/a%2Fb;x?q=1&q=a+b%20c&z&=e",":scheme":"http","accept":"*/*",
+        "cookie":"a=1,b=2","user-agent":"curl/7.88.1","x-u":"a,b, c"},"host":"127.0.0.1:18977",
+        "method":"GET","path":"//My/%2561path/a%2Fb;x?q=1&q=a+b%20c&z&=e","protocol":"HTTP/1.1",
+        "scheme":"http"},"time":{"nanos":367768000,"seconds":1795511683}},
+        "routeMetadataContext":{},
+        "source":{"address":{"socketAddress":{"address":"127.0.0.1","portValue":48024}}}},
+        "parsed_body":null,"parsed_path":["My","%61path","a","b;x"],
+        "parsed_query":{"":["e"],"q":["1","a b c"],"z":[""]},"truncated_body":false,
+        "version":{"encoding":"protojson","ext_authz":"v3"}}"#;
+
+    fn recorded_request() -> http::request::Builder {
+        http::Request::get("//My/%2561path/a%2Fb;x?q=1&q=a+b%20c&z&=e")
+            .header("Host", "127.0.0.1:18977")
+            .header("User-Agent", "curl/7.88.1")
+            .header("Accept", "*/*")
+            .header("X-U", "a")
+            .header("x-u", "b, c")
+            .header("Cookie", "a=1")
+            .header("Cookie", "b=2")
+    }
+
+    #[test]
+    fn the_document_is_the_one_that_the_plugin_builds_behind_envoy() {
+        let (parts, settings) = from_peer(recorded_request());
+        assert_eq!(
+            whole(&parts, &settings),
+            Value::from_json(RECORDED.as_bytes()).unwrap()
+        );
+    }
+
+    #[test]
+    fn cve_2021_32777_all_values_of_a_repeated_header_are_shown() {
+        let repeated = ["a", "", "b,c", "d"]
+            .into_iter()
+            .fold(http::Request::get("/"), |request, value| {
+                request.header("X-Role", value)
+            });
+        assert_eq!(
+            headers(repeated).get("x-role"),
+            Some(&Value::from("a,,b,c,d"))
+        );
+    }
+
+    #[test]
+    fn cookies_that_http_2_has_split_are_one_cookie_header_again() {
+        let request = |version| {
+            let request = http::Request::get("http://h/").version(version);
+            request
+                .header("cookie", "a=1")
+                .header("cookie", "b=2")
+                .header("x", 1)
+                .header("x", 2)
+        };
+        let of_http_2 = headers(request(Version::HTTP_2));
+        assert_eq!(of_http_2.get("cookie"), Some(&Value::from("a=1; b=2")));
+        assert_eq!(of_http_2.get("x"), Some(&Value::from("1,2")));
+        let of_http_1 = headers(request(Version::HTTP_11));
+        assert_eq!(of_http_1.get("cookie"), Some(&Value::from("a=1,b=2")));
+    }
+
+    #[test]
+    fn a_client_cannot_tell_what_the_policy_sees_of_the_body() {
+        let shown = headers(http::Request::get("/").header("X-Envoy-Auth-Partial-Body", "false"));
+        assert_eq!(shown.get("x-envoy-auth-partial-body"), None);
+    }
+
+    #[test]
+    fn the_host_is_the_authority_and_no_header() {
+        let absolute =
+            http::Request::get("http://example.org:80?q").header("host", "example.org:80");
+        let document = whole(&parts(absolute), &Settings::default());
+        let http = document.at(&["attributes", "request", "http"]).unwrap();
+        assert_eq!(http.get("host"), Some(&Value::from("example.org:80")));
+        assert_eq!(http.get("path"), Some(&Value::from("/?q")));
+        assert_eq!(
+            http.at(&["headers", ":authority"]),
+            Some(&Value::from("example.org:80"))
+        );
+        assert_eq!(http.at(&["headers", "host"]), None);
+    }
+
+    #[test]
+    fn what_is_unknown_is_left_out() {
+        let document = whole(&parts(http::Request::get("/")), &Settings::default());
+        for path in [
+            &["attributes", "contextExtensions"][..],
+            &["attributes", "source"],
+            &["attributes", "request", "http", "host"],
+            &["attributes", "request", "http", "headers", ":authority"],
+        ] {
+            assert_eq!(document.at(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_the_servers_word_not_the_clients() {
+        let claimed = parts(http::Request::get("https://h/").version(Version::HTTP_2));
+        let document = whole(&claimed, &Settings::default());
+        assert_eq!(
+            document.at(&["attributes", "request", "http", "scheme"]),
+            Some(&"http".into())
+        );
+        let mut tls = Settings::default();
+        tls.scheme = http::uri::Scheme::HTTPS;
+        let document = whole(&claimed, &tls);
+        assert_eq!(
+            document.at(&["attributes", "request", "http", "scheme"]),
+            Some(&"https".into())
+        );
+    }
+
+    #[test]
+    fn members_of_a_time_that_are_zero_are_left_out() {
+        let time =
+            |nanos| timestamp(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)).to_json();
+        assert_eq!(time(0), "{}");
+        assert_eq!(time(5), r#"{"nanos":5}"#);
+        assert_eq!(time(2_000_000_000), r#"{"seconds":2}"#);
+    }
+
+    /// What a policy that reads `path` of the document finds is the same in a part.
+    #[test]
+    fn each_part_is_as_in_the_whole_and_nothing_else_is_built() {
+        let (parts, settings) = from_peer(recorded_request());
+        let document = whole(&parts, &settings);
+        for path in [
+            &["attributes", "request", "http", "method"][..],
+            &["attributes", "request", "http", "headers", "x-u"],
+            &["attributes", "request", "http", "headers", "x-missing"],
+            &["attributes", "request", "http", "headers", ":path"],
+            &["attributes", "request", "http", "headers"],
+            &["attributes", "request", "http", "path"],
+            &["attributes", "request", "time", "seconds"],
+            &[
+                "attributes",
+                "source",
+                "address",
+                "socketAddress",
+                "portValue",
+            ],
+            &["attributes", "contextExtensions", "a"],
+            &["attributes", "nothing"],
+            &["parsed_path", "0"],
+            &["parsed_path"],
+            &["parsed_query", "q"],
+            &["parsed_body"],
+            &["truncated_body"],
+            &["version", "encoding"],
+        ] {
+            let part = part(&parts, &settings, &InputPaths::only([path.iter().copied()]));
+            assert_eq!(part.at(path), document.at(path), "{path:?}");
+            let (root, others) = (
+                part.as_object().unwrap().len(),
+                document.as_object().unwrap().len(),
+            );
+            assert!(root <= 1 && others > 1, "{path:?}: {part}");
+        }
+        let nothing = InputPaths::only(Vec::<Vec<String>>::new());
+        assert_eq!(part(&parts, &settings, &nothing), Value::empty_object());
+        let method = InputPaths::only([["attributes", "request", "http", "method"]]);
+        let expected = r#"{"attributes":{"request":{"http":{"method":"GET"}}}}"#;
+        assert_eq!(part(&parts, &settings, &method).to_json(), expected);
     }
 }

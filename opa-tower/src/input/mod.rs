@@ -50,6 +50,7 @@ use opa_core::engine::InputPaths;
 use opa_core::plugin::{DeferredInput, EventInput};
 use opa_core::{Reason, Value};
 
+pub(crate) use document::PARTIAL_BODY;
 pub(crate) use request::Request;
 pub(crate) use target::Target;
 

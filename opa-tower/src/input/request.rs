@@ -81,7 +81,11 @@ impl<'a> Request<'a> {
     pub(super) fn path(&self) -> Option<String> {
         let target = self.uri.path_and_query()?.as_str();
         // `http://host?query` has the path `/`.
-        Some(if target.starts_with('?') { format!("/{target}") } else { target.to_owned() })
+        Some(if target.starts_with('?') {
+            format!("/{target}")
+        } else {
+            target.to_owned()
+        })
     }
 }
 
@@ -131,7 +135,9 @@ mod tests {
     fn read(request: http::request::Builder) -> Result<(), Unreadable> {
         let parts = request.body(()).unwrap().into_parts().0;
         let time = SystemTime::UNIX_EPOCH;
-        Request::new(&parts, &Settings::default(), time).read().map(|_| ())
+        Request::new(&parts, &Settings::default(), time)
+            .read()
+            .map(|_| ())
     }
 
     fn request() -> http::request::Builder {
@@ -140,8 +146,14 @@ mod tests {
 
     #[test]
     fn cve_2023_27488_a_header_that_is_not_utf_8_is_refused() {
-        assert_eq!(read(request().header("x", &b"\xff"[..])), Err(Unreadable::Header));
-        assert_eq!(read(request().header("x", "a").header("x", &b"\xc3"[..])), Err(Unreadable::Header));
+        assert_eq!(
+            read(request().header("x", &b"\xff"[..])),
+            Err(Unreadable::Header)
+        );
+        assert_eq!(
+            read(request().header("x", "a").header("x", &b"\xc3"[..])),
+            Err(Unreadable::Header)
+        );
         assert_eq!(read(request().header("x", "ü")), Ok(()));
     }
 
@@ -162,7 +174,13 @@ mod tests {
     fn two_names_of_the_host_are_refused() {
         let absolute = || http::Request::get("http://example.org/");
         assert_eq!(read(absolute().header("host", "EXAMPLE.org")), Ok(()));
-        assert_eq!(read(absolute().header("host", "other")), Err(Unreadable::Host));
-        assert_eq!(read(request().header("host", "a").header("host", "a")), Err(Unreadable::Host));
+        assert_eq!(
+            read(absolute().header("host", "other")),
+            Err(Unreadable::Host)
+        );
+        assert_eq!(
+            read(request().header("host", "a").header("host", "a")),
+            Err(Unreadable::Host)
+        );
     }
 }

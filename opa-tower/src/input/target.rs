@@ -27,7 +27,11 @@ impl<'a> Target<'a> {
         }
         let mut parameters = Vec::new();
         // A `;` is data, as in RFC 3986; only `&` separates.
-        for parameter in query.unwrap_or_default().split('&').filter(|it| !it.is_empty()) {
+        for parameter in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|it| !it.is_empty())
+        {
             if parameters.len() == MAX_PARTS {
                 return Err(Unreadable::TooManyParts);
             }
@@ -40,7 +44,12 @@ impl<'a> Target<'a> {
 
     /// `parsed_path`: without leading slashes, split at the others.
     pub(super) fn parsed_path(&self) -> Value {
-        Value::array(self.path.trim_start_matches('/').split('/').map(Value::from))
+        Value::array(
+            self.path
+                .trim_start_matches('/')
+                .split('/')
+                .map(Value::from),
+        )
     }
 
     /// `parsed_query`: each name with its values, in order.
@@ -50,14 +59,20 @@ impl<'a> Target<'a> {
             values.entry(name).or_default().push(Value::from(&**value));
         }
         Value::object(
-            values.into_iter().map(|(name, values)| (Value::from(name), Value::array(values))),
+            values
+                .into_iter()
+                .map(|(name, values)| (Value::from(name), Value::array(values))),
         )
     }
 }
 
 /// As `application/x-www-form-urlencoded`: `+` stands for a space.
 fn decode_form(text: &str) -> Option<Cow<'_, str>> {
-    let text = if text.contains('+') { text.replace('+', " ").into() } else { Cow::Borrowed(text) };
+    let text = if text.contains('+') {
+        text.replace('+', " ").into()
+    } else {
+        Cow::Borrowed(text)
+    };
     decode(text)
 }
 
@@ -85,7 +100,10 @@ mod tests {
     }
 
     fn query(query: &str) -> String {
-        Target::read("/", Some(query)).unwrap().parsed_query().to_json()
+        Target::read("/", Some(query))
+            .unwrap()
+            .parsed_query()
+            .to_json()
     }
 
     #[test]
@@ -123,7 +141,10 @@ mod tests {
         assert_eq!(query("a&b="), r#"{"a":[""],"b":[""]}"#);
         assert_eq!(query("=x"), r#"{"":["x"]}"#);
         assert_eq!(query("a=b=c"), r#"{"a":["b=c"]}"#);
-        assert_eq!(query("q=a+b%20c%2B&a%3Db=1"), r#"{"a=b":["1"],"q":["a b c+"]}"#);
+        assert_eq!(
+            query("q=a+b%20c%2B&a%3Db=1"),
+            r#"{"a=b":["1"],"q":["a b c+"]}"#
+        );
         assert_eq!(query("a=new%0aline"), r#"{"a":["new\nline"]}"#);
         assert_eq!(query("a?b"), r#"{"a?b":[""]}"#);
     }
@@ -136,11 +157,17 @@ mod tests {
 
     #[test]
     fn bad_escapes_and_bad_utf_8_are_refused() {
-        for text in ["/%", "/%2", "/%zz", "/%2%32", "/%+1", "/%ff", "/a%C3", "/%é1"] {
+        for text in [
+            "/%", "/%2", "/%zz", "/%2%32", "/%+1", "/%ff", "/a%C3", "/%é1",
+        ] {
             assert_eq!(Target::read(text, None), Err(Unreadable::Path), "{text}");
         }
         for text in ["%", "a=%2", "a=%zz", "%ff=a", "a=%ff", "b=1&a=%C3"] {
-            assert_eq!(Target::read("/", Some(text)), Err(Unreadable::Query), "{text}");
+            assert_eq!(
+                Target::read("/", Some(text)),
+                Err(Unreadable::Query),
+                "{text}"
+            );
         }
     }
 
@@ -148,10 +175,16 @@ mod tests {
     fn the_number_of_parts_is_bounded() {
         let slashes = "/a".repeat(MAX_PARTS);
         assert!(Target::read(&slashes, None).is_ok());
-        assert_eq!(Target::read(&format!("{slashes}/"), None), Err(Unreadable::TooManyParts));
+        assert_eq!(
+            Target::read(&format!("{slashes}/"), None),
+            Err(Unreadable::TooManyParts)
+        );
         let parameters = "a&".repeat(MAX_PARTS);
         assert!(Target::read("/", Some(&parameters)).is_ok());
         let more = format!("{parameters}b");
-        assert_eq!(Target::read("/", Some(&more)), Err(Unreadable::TooManyParts));
+        assert_eq!(
+            Target::read("/", Some(&more)),
+            Err(Unreadable::TooManyParts)
+        );
     }
 }

@@ -21,7 +21,9 @@ pub(super) struct Listed {
 /// What is wrong with it.
 pub(super) fn read(decision: &Value, member: &str) -> Result<Listed, Problem> {
     let mut headers = Listed::default();
-    let Some(value) = decision.get(member) else { return Ok(headers) };
+    let Some(value) = decision.get(member) else {
+        return Ok(headers);
+    };
     match value.as_array() {
         Some(objects) => {
             for object in objects {
@@ -38,13 +40,16 @@ fn read_object(object: &Value, member: &str, into: &mut Listed) -> Result<(), Pr
         .as_object()
         .ok_or_else(|| format!("`{member}` is neither an object nor an array of objects"))?;
     for (name, values) in object.iter() {
-        let name = name.as_str().ok_or_else(|| format!("`{member}` has a name that is no string"))?;
+        let name = name
+            .as_str()
+            .ok_or_else(|| format!("`{member}` has a name that is no string"))?;
         let name = read_name(name, member)?;
         for value in values.as_array().unwrap_or(std::slice::from_ref(values)) {
             if into.headers.len() >= MAX_HEADERS {
                 return Err(format!("`{member}` has more than {MAX_HEADERS} headers"));
             }
-            into.headers.append(&name, read_value(value, &name, member)?);
+            into.headers
+                .append(&name, read_value(value, &name, member)?);
         }
         into.names.push(name);
     }
@@ -63,11 +68,19 @@ fn read_value(value: &Value, name: &HeaderName, member: &str) -> Result<HeaderVa
 /// # Errors
 /// When it is no name, or one that only the server may set.
 pub(super) fn read_name(name: &str, member: &str) -> Result<HeaderName, Problem> {
-    let shown = || name.chars().take(64).collect::<String>().escape_debug().to_string();
+    let shown = || {
+        name.chars()
+            .take(64)
+            .collect::<String>()
+            .escape_debug()
+            .to_string()
+    };
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("`{member}` names `{}`, which is no header", shown()))?;
     if is_forbidden(&parsed) {
-        return Err(format!("`{member}` names `{parsed}`, which a policy must not touch"));
+        return Err(format!(
+            "`{member}` names `{parsed}`, which a policy must not touch"
+        ));
     }
     Ok(parsed)
 }

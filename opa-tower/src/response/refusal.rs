@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use opa_core::{Decision, Reason};
 
 use super::{Denial, is_passing, status_of};
-use crate::app::Rejection;
+use crate::app::{Answer, Rejection};
 
 /// A request that does not pass: why, and what the client would be answered.
 #[derive(Clone, Debug)]
@@ -23,17 +23,43 @@ impl Refusal {
         if is_passing(reason) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        Self { reason, decision, status: status_of(reason), headers, body: Bytes::new() }
+        Self {
+            reason,
+            decision,
+            status: status_of(reason),
+            headers,
+            body: Bytes::new(),
+        }
     }
 
     pub(crate) fn denial(denial: Denial, decision: Decision) -> Self {
-        let Denial { status, headers, body } = denial;
-        Self { reason: decision.reason(), decision: Some(decision), status, headers, body }
+        let Denial {
+            status,
+            headers,
+            body,
+        } = denial;
+        Self {
+            reason: decision.reason(),
+            decision: Some(decision),
+            status,
+            headers,
+            body,
+        }
     }
 
     pub(crate) fn rejection(rejection: Rejection) -> Self {
-        let Rejection { status, headers, body } = rejection;
-        Self { reason: Reason::UnknownApp, decision: None, status, headers, body }
+        let Answer {
+            status,
+            headers,
+            body,
+        } = rejection.into_answer();
+        Self {
+            reason: Reason::UnknownApp,
+            decision: None,
+            status,
+            headers,
+            body,
+        }
     }
 
     /// Why the request does not pass.

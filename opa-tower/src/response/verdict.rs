@@ -48,10 +48,15 @@ impl Verdict {
         if answer.as_object().is_none() {
             return Err("the decision is neither a boolean nor an object".into());
         }
-        if answer.get("dynamic_metadata").is_some_and(|metadata| metadata.as_object().is_none()) {
+        if answer
+            .get("dynamic_metadata")
+            .is_some_and(|metadata| metadata.as_object().is_none())
+        {
             return Err("`dynamic_metadata` is no object".into());
         }
-        let allowed = answer.get("allowed").ok_or("the decision has no `allowed`")?;
+        let allowed = answer
+            .get("allowed")
+            .ok_or("the decision has no `allowed`")?;
         match allowed.as_bool().ok_or("`allowed` is no boolean")? {
             true => Allowance::read(answer).map(Self::Allow),
             false => Denial::read(answer).map(Self::Deny),
@@ -62,8 +67,13 @@ impl Verdict {
 impl Allowance {
     fn read(answer: &Value) -> Result<Self, Problem> {
         for member in ["query_parameters_to_remove", "query_parameters_to_set"] {
-            if answer.get(member).is_some_and(|value| value.len() != Some(0)) {
-                return Err(format!("`{member}` is not supported: the query is not rewritten"));
+            if answer
+                .get(member)
+                .is_some_and(|value| value.len() != Some(0))
+            {
+                return Err(format!(
+                    "`{member}` is not supported: the query is not rewritten"
+                ));
             }
         }
         let mut remove = names(answer, "request_headers_to_remove")?;
@@ -72,7 +82,11 @@ impl Allowance {
         // it must not pass for the policy's word.
         remove.extend(replace.names);
         let add_to_response = headers::read(answer, "response_headers_to_add")?.headers;
-        Ok(Self { remove, add: replace.headers, add_to_response })
+        Ok(Self {
+            remove,
+            add: replace.headers,
+            add_to_response,
+        })
     }
 
     /// Removes, then replaces. Both the request's and the policy's headers are few enough for a map.
@@ -87,12 +101,18 @@ impl Allowance {
 }
 
 fn names(answer: &Value, member: &str) -> Result<Vec<HeaderName>, Problem> {
-    let Some(names) = answer.get(member) else { return Ok(Vec::new()) };
-    let names = names.as_array().ok_or_else(|| format!("`{member}` is no array"))?;
+    let Some(names) = answer.get(member) else {
+        return Ok(Vec::new());
+    };
+    let names = names
+        .as_array()
+        .ok_or_else(|| format!("`{member}` is no array"))?;
     names
         .iter()
         .map(|name| {
-            let name = name.as_str().ok_or_else(|| format!("`{member}` has a name that is no string"))?;
+            let name = name
+                .as_str()
+                .ok_or_else(|| format!("`{member}` has a name that is no string"))?;
             headers::read_name(name, member)
         })
         .collect()
@@ -100,15 +120,26 @@ fn names(answer: &Value, member: &str) -> Result<Vec<HeaderName>, Problem> {
 
 impl Denial {
     fn forbidden() -> Self {
-        Self { status: StatusCode::FORBIDDEN, headers: HeaderMap::new(), body: Bytes::new() }
+        Self {
+            status: StatusCode::FORBIDDEN,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
     }
 
     fn read(answer: &Value) -> Result<Self, Problem> {
-        let body = answer.get("body").map(|body| body.as_str().ok_or("`body` is no string"));
+        let body = answer
+            .get("body")
+            .map(|body| body.as_str().ok_or("`body` is no string"));
         Ok(Self {
-            status: answer.get("http_status").map_or(Ok(StatusCode::FORBIDDEN), status)?,
+            status: answer
+                .get("http_status")
+                .map_or(Ok(StatusCode::FORBIDDEN), status)?,
             headers: headers::read(answer, "headers")?.headers,
-            body: body.transpose()?.map(|body| Bytes::copy_from_slice(body.as_bytes())).unwrap_or_default(),
+            body: body
+                .transpose()?
+                .map(|body| Bytes::copy_from_slice(body.as_bytes()))
+                .unwrap_or_default(),
         })
     }
 }
@@ -152,7 +183,10 @@ mod tests {
         }
         allowance(answer).apply(&mut map);
         let shown = |(name, value): (&HeaderName, &HeaderValue)| {
-            (name.to_string(), String::from_utf8(value.as_bytes().to_vec()).unwrap())
+            (
+                name.to_string(),
+                String::from_utf8(value.as_bytes().to_vec()).unwrap(),
+            )
         };
         map.iter().map(shown).collect()
     }
@@ -161,8 +195,14 @@ mod tests {
     fn booleans_decide_alone() {
         assert_eq!(read("true"), Ok(Verdict::Allow(Allowance::default())));
         assert_eq!(read("false"), Ok(Verdict::Deny(Denial::forbidden())));
-        assert_eq!(read(r#"{"allowed": true}"#), Ok(Verdict::Allow(Allowance::default())));
-        assert_eq!(read(r#"{"allowed": false}"#), Ok(Verdict::Deny(Denial::forbidden())));
+        assert_eq!(
+            read(r#"{"allowed": true}"#),
+            Ok(Verdict::Allow(Allowance::default()))
+        );
+        assert_eq!(
+            read(r#"{"allowed": false}"#),
+            Ok(Verdict::Deny(Denial::forbidden()))
+        );
     }
 
     #[test]
@@ -208,9 +248,18 @@ mod tests {
     #[test]
     fn the_problem_names_the_member() {
         for (answer, member) in [
-            (r#"{"allowed": true, "query_parameters_to_set": {"a": "b"}}"#, "query_parameters_to_set"),
-            (r#"{"allowed": false, "http_status": 200}"#, "`http_status` is `200`"),
-            (r#"{"allowed": true, "headers": {"Host": "a"}}"#, "`headers` names `host`"),
+            (
+                r#"{"allowed": true, "query_parameters_to_set": {"a": "b"}}"#,
+                "query_parameters_to_set",
+            ),
+            (
+                r#"{"allowed": false, "http_status": 200}"#,
+                "`http_status` is `200`",
+            ),
+            (
+                r#"{"allowed": true, "headers": {"Host": "a"}}"#,
+                "`headers` names `host`",
+            ),
         ] {
             let problem = read(answer).unwrap_err();
             assert!(problem.contains(member), "{problem}");
@@ -256,19 +305,35 @@ mod tests {
 
     #[test]
     fn members_that_change_nothing_are_fine() {
-        allowance(r#"{"allowed": true, "query_parameters_to_set": {}, "query_parameters_to_remove": []}"#);
+        allowance(
+            r#"{"allowed": true, "query_parameters_to_set": {}, "query_parameters_to_remove": []}"#,
+        );
         allowance(r#"{"allowed": true, "dynamic_metadata": {"a": 1}}"#);
     }
 
     #[test]
     fn request_headers_are_removed_then_replaced_with_all_values() {
-        let sent = [("x-u", "client"), ("x-u", "twice"), ("x-gone", "1"), ("x-kept", "1")];
+        let sent = [
+            ("x-u", "client"),
+            ("x-u", "twice"),
+            ("x-gone", "1"),
+            ("x-kept", "1"),
+        ];
         let answer = r#"{"allowed": true, "headers": [{"X-U": ["a", "b"]}, {"x-u": "c", "x-gone": "new"}],
                          "request_headers_to_remove": ["x-gone", "x-never"]}"#;
         let mut headers = applied(answer, &sent);
         headers.sort();
-        let expected = [("x-gone", "new"), ("x-kept", "1"), ("x-u", "a"), ("x-u", "b"), ("x-u", "c")];
-        assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let expected = [
+            ("x-gone", "new"),
+            ("x-kept", "1"),
+            ("x-u", "a"),
+            ("x-u", "b"),
+            ("x-u", "c"),
+        ];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 
     #[test]
@@ -299,7 +364,9 @@ mod tests {
             let answer = format!(r#"{{"allowed": false, "http_status": {number}}}"#);
             assert_eq!(denial(&answer).status.as_u16(), number);
         }
-        for number in ["-1", "0", "100", "200", "204", "299", "600", "999", "65939", "1e9"] {
+        for number in [
+            "-1", "0", "100", "200", "204", "299", "600", "999", "65939", "1e9",
+        ] {
             let answer = format!(r#"{{"allowed": false, "http_status": {number}}}"#);
             assert!(read(&answer).is_err(), "{number}");
         }

@@ -1,7 +1,9 @@
 //! Threads for evaluations that don't run inline, fair by app.
 //!
 //! Each app has its own queue and the queues are served in turn; one app has at most half of the
-//! threads. A thread that is stuck past its decision's deadline, inside a built-in that can't be
+//! threads. An app that has nothing running need not wait for those that have: for its one job there
+//! are as many threads again in reserve, so that a few apps whose policies run long can't keep the
+//! others waiting. A thread that is stuck past its decision's deadline, inside a built-in that can't be
 //! interrupted, is replaced, up to a bound; until it comes back it counts against its app.
 //!
 //! ```
@@ -30,6 +32,7 @@ pub use self::threads::Spawn;
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
     threads: usize,
+    reserve: usize,
     per_app: usize,
     queued: usize,
     queued_per_app: usize,
@@ -38,7 +41,7 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// A pool of `threads` threads, at least two. One app runs on at most half of them at a time
+    /// A pool of `threads` threads, at least two, and as many in reserve. One app runs on at most half of them at a time
     /// and has at most 1,024 jobs waiting, all apps together 16,384; at most `threads` stuck
     /// threads are replaced.
     #[must_use]
@@ -46,12 +49,20 @@ impl PoolConfig {
         let threads = threads.max(2);
         Self {
             threads,
+            reserve: threads,
             per_app: threads / 2,
             queued: 16_384,
             queued_per_app: 1_024,
             replacements: threads,
             spawn: Spawn::Threads,
         }
+    }
+
+    /// How many more threads there are for apps that have nothing running.
+    #[must_use]
+    pub fn reserve(mut self, threads: usize) -> Self {
+        self.reserve = threads;
+        self
     }
 
     /// How many jobs may wait, of one app and in total.
@@ -204,8 +215,27 @@ mod tests {
     }
 
     #[test]
+    fn an_app_with_nothing_running_does_not_wait_for_those_that_have() {
+        let pool = Pool::new(PoolConfig::threads(4).reserve(2));
+        let (gates_of_1, _) = block(&pool, 1, 10);
+        let (gates_of_2, _) = block(&pool, 2, 10);
+        wait_until(&pool, 4);
+        assert_eq!(pool.load(), (16, 4));
+        let (gates_of_3, _) = block(&pool, 3, 2);
+        let (gates_of_4, _) = block(&pool, 4, 1);
+        wait_until(&pool, 6);
+        assert_eq!(pool.load(), (17, 6), "one job each, from the reserve");
+        let (gates_of_5, _) = block(&pool, 5, 1);
+        assert_eq!(pool.load(), (18, 6), "the reserve is in use");
+        for gates in [gates_of_1, gates_of_2, gates_of_3, gates_of_4, gates_of_5] {
+            release(gates);
+        }
+        wait_until(&pool, 0);
+    }
+
+    #[test]
     fn apps_are_served_in_turn() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         let (gates_of_1, _) = block(&pool, 1, 1);
         let (gates_of_2, _) = block(&pool, 2, 1);
         wait_until(&pool, 2);
@@ -222,7 +252,7 @@ mod tests {
 
     #[test]
     fn waiting_jobs_are_bounded_by_app_and_in_total() {
-        let pool = Pool::new(PoolConfig::threads(2).queued(2, 3));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0).queued(2, 3));
         let (gates_of_1, _) = block(&pool, 1, 1);
         let (gates_of_2, _) = block(&pool, 2, 1);
         wait_until(&pool, 2);
@@ -238,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_waiting_job_can_be_taken_back() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         let (gates, _) = block(&pool, 1, 1);
         wait_until(&pool, 1);
         let (send, receive) = mpsc::channel();
@@ -251,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_stuck_thread_is_replaced_up_to_the_bound_and_counts_against_its_app() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         let (gates_of_1, tickets) = block(&pool, 1, 1);
         let (gates_of_2, other) = block(&pool, 2, 1);
         wait_until(&pool, 2);
@@ -283,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_panic_does_not_cost_a_thread() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         for _ in 0..8 {
             pool.submit(PoolKey(1), || std::panic::resume_unwind(Box::new("policy"))).unwrap();
         }

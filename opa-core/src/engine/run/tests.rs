@@ -16,7 +16,7 @@ type Script = fn(&Value, &mut EvalContext) -> Outcome;
 fn runner(scheduling: Scheduling, io: impl IoDriver) -> Arc<Runner> {
     Arc::new(Runner {
         scheduling,
-        pool: Pool::new(PoolConfig::threads(2)),
+        pool: Pool::new(PoolConfig::threads(2).reserve(0)),
         slice: Duration::from_micros(100),
         io: Arc::new(io),
     })
