@@ -78,10 +78,14 @@ pub(crate) fn judge(settings: &Arc<Settings>, app: &App, parts: Parts, has_body:
         Some(Ok(path)) => Some(path),
         None => None,
     };
-    let prepared = match question.prepare(path) {
-        Ok(prepared) => prepared,
-        Err(decision) => return Step::fault(settings, &parts, decision),
-    };
+    match question.prepare(path) {
+        Ok(prepared) => evaluate(settings, prepared, parts, has_body),
+        Err(decision) => Step::fault(settings, &parts, decision),
+    }
+}
+
+/// Shows the request to the policy, unless it can't be shown whole.
+fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body: bool) -> Step {
     let request = Request::of(&parts, settings, &prepared);
     let requested_by = request.peer().map(|peer| peer.to_string().into());
     let target = match request.read() {
@@ -158,8 +162,7 @@ fn rule(settings: &Settings, evaluated: Evaluated, mut parts: Parts, entry: LogE
         return Ruling::pass(parts, decision, allowance.add_to_response);
     }
     let problem = verdict.as_ref().err().map(String::as_str);
-    // A closed instance has no say any more, not even in dry-run.
-    if evaluated.is_dry_run() && evaluated.fault() != Some(Reason::Closed) {
+    if evaluated.is_dry_run() {
         let decision = evaluated.conclude(Reason::DryRun, problem, entry);
         return Ruling::pass(parts, decision, HeaderMap::new());
     }
