@@ -202,12 +202,33 @@ async fn a_fault_hurts_only_its_app_and_ends_by_itself() {
             "archive read failed",
         ),
         (Answer::Bundle(Vec::new()), "archive read failed"),
-        (archive(&[("../../etc/data.json", b"{}")]), "../../etc/data.json"),
-        (archive(&[("x/data.json", &[b' '; 100_001])]), "exceeds configured size_limit_bytes"),
-        (archive(&[("bomb/data.json", &vec![b' '; 64 << 20])]), "exceeds configured size_limit_bytes"),
-        (archive(&[(".manifest", br#"{"roots": ["a"]}"#), ("b/data.json", b"{}")]), "roots"),
-        (archive(&[("data.json", br#"{"a": 1}"#), ("a/b/data.json", b"2")]), "a/b/data.json"),
-        (archive(&[("a.rego", b"package a # broken")]), "the module is broken"),
+        (
+            archive(&[("../../etc/data.json", b"{}")]),
+            "../../etc/data.json",
+        ),
+        (
+            archive(&[("x/data.json", &[b' '; 100_001])]),
+            "exceeds configured size_limit_bytes",
+        ),
+        (
+            archive(&[("bomb/data.json", &vec![b' '; 64 << 20])]),
+            "exceeds configured size_limit_bytes",
+        ),
+        (
+            archive(&[
+                (".manifest", br#"{"roots": ["a"]}"#),
+                ("b/data.json", b"{}"),
+            ]),
+            "roots",
+        ),
+        (
+            archive(&[("data.json", br#"{"a": 1}"#), ("a/b/data.json", b"2")]),
+            "a/b/data.json",
+        ),
+        (
+            archive(&[("a.rego", b"package a # broken")]),
+            "the module is broken",
+        ),
         (archive(&[("a.rego", b"pack age")]), "a.rego"),
         (archive(&[("patch.json", br#"{"data": []}"#)]), "patch.json"),
         (archive(&[("data.json", b"{")]), "data.json"),

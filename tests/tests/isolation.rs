@@ -23,7 +23,11 @@ fn manager(engine: impl Engine) -> Manager {
     Manager::builder()
         .source("b", Memory::new(empty))
         .engine(engine)
-        .budget(Budget::default().time(Duration::from_millis(500)).steps(u64::MAX))
+        .budget(
+            Budget::default()
+                .time(Duration::from_millis(500))
+                .steps(u64::MAX),
+        )
         .build()
         .unwrap()
 }
@@ -35,9 +39,10 @@ async fn beside_hostile_requests(manager: &Manager, paths: [&'static str; 2]) ->
     for (app, path) in [("hostile-1", paths[0]), ("hostile-2", paths[1])] {
         let app = manager.app(app).unwrap();
         app.ready(LONG).await.unwrap();
-        hostile.extend((0..HOSTILE_REQUESTS).map(|_| {
-            tokio::spawn(ask_until(app.clone(), path, Arc::clone(&over)))
-        }));
+        hostile.extend(
+            (0..HOSTILE_REQUESTS)
+                .map(|_| tokio::spawn(ask_until(app.clone(), path, Arc::clone(&over)))),
+        );
     }
     let victim = manager.app("victim").unwrap();
     victim.ready(LONG).await.unwrap();
@@ -84,7 +89,10 @@ async fn loops_that_obey_their_budget_delay_nobody_else() {
     for engine in [scripted(), scripted().pooled()] {
         let reasons = beside_hostile_requests(&manager(engine), ["a/loop", "a/loop"]).await;
         let ended = [Reason::TimeBudget, Reason::Overloaded];
-        assert!(reasons.iter().all(|reason| ended.contains(reason)), "{reasons:?}");
+        assert!(
+            reasons.iter().all(|reason| ended.contains(reason)),
+            "{reasons:?}"
+        );
         assert!(reasons.contains(&Reason::TimeBudget));
     }
 }
@@ -94,7 +102,10 @@ async fn evaluations_that_are_stuck_delay_nobody_else() {
     let manager = manager(scripted().pooled());
     let reasons = beside_hostile_requests(&manager, ["a/stuck", "a/stuck"]).await;
     let ended = [Reason::TimeBudget, Reason::Overloaded];
-    assert!(reasons.iter().all(|reason| ended.contains(reason)), "{reasons:?}");
+    assert!(
+        reasons.iter().all(|reason| ended.contains(reason)),
+        "{reasons:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,6 +122,9 @@ async fn policies_that_run_long_on_regorus_delay_nobody_else() {
         .unwrap();
     let reasons = beside_hostile_requests(&manager, ["a/loop", "a/loop"]).await;
     let ended = [Reason::TimeBudget, Reason::Overloaded];
-    assert!(reasons.iter().all(|reason| ended.contains(reason)), "{reasons:?}");
+    assert!(
+        reasons.iter().all(|reason| ended.contains(reason)),
+        "{reasons:?}"
+    );
     assert!(reasons.contains(&Reason::TimeBudget), "{reasons:?}");
 }
