@@ -33,7 +33,10 @@ pub(super) struct RegorusBound {
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     /// What a rule or query gives, and the rest of the path within it.
-    Virtual { question: Question, rest: Vec<String> },
+    Virtual {
+        question: Question,
+        rest: Vec<String>,
+    },
     /// A part of the data that no rule can change.
     Data(Value),
     Nothing,
@@ -54,7 +57,11 @@ enum Stop {
 
 impl RegorusBound {
     pub(super) fn new(compiled: Arc<Compiled>, interpreter: Interpreter, data: Value) -> Self {
-        Self { compiled, interpreter, data }
+        Self {
+            compiled,
+            interpreter,
+            data,
+        }
     }
 
     fn place(&self, path: &[&str]) -> Place {
@@ -72,7 +79,10 @@ impl RegorusBound {
             }
             Found::Document => {
                 let question = Question::Query(query(path.iter().copied()));
-                Place::Virtual { question, rest: Vec::new() }
+                Place::Virtual {
+                    question,
+                    rest: Vec::new(),
+                }
             }
             Found::Nothing => match descend_data(&self.data, path.iter().copied()) {
                 Some(value) => Place::Data(value.clone()),
@@ -90,7 +100,9 @@ impl RegorusBound {
     ) -> Result<Option<Value>, Stop> {
         ctx.check()?;
         let input = to_regorus(input, Use::Input).map_err(|unsupported| {
-            internal(format!("the input has {unsupported}, which this engine can't hold"))
+            internal(format!(
+                "the input has {unsupported}, which this engine can't hold"
+            ))
         })?;
         let exhausted = Arc::new(AtomicBool::new(false));
         let mut interpreter = self.interpreter.clone();
@@ -125,7 +137,7 @@ impl RegorusBound {
         ctx: &EvalContext,
     ) -> Result<(), Stop> {
         let strict = self.compiled.strict;
-        for guarded in self.compiled.guarded.iter().copied() {
+        for &guarded in &self.compiled.guarded {
             let exhausted = Arc::clone(exhausted);
             let call = move |args: Vec<Theirs>| Ok(guarded.call(&args, strict, &exhausted)?);
             let added =
@@ -133,7 +145,11 @@ impl RegorusBound {
             added.map_err(|error| internal(error.to_string()))?;
         }
         if self.compiled.reads_clock {
-            let since = ctx.memo().now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since = ctx
+                .memo()
+                .now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             let now = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
             let clock = move |_: Vec<Theirs>| Ok(Theirs::from(now));
             let added = interpreter.add_extension("time.now_ns".into(), 0, Box::new(clock));
@@ -154,7 +170,11 @@ impl RegorusBound {
 impl Bound for RegorusBound {
     fn prepare(&self, path: &EntrypointPath) -> Result<Entrypoint, CompileError> {
         let names: Vec<_> = path.segments().collect();
-        Ok(Entrypoint::new(path.clone(), InputPaths::all(), self.place(&names)))
+        Ok(Entrypoint::new(
+            path.clone(),
+            InputPaths::all(),
+            self.place(&names),
+        ))
     }
 
     fn eval(&self, entrypoint: &Entrypoint, input: &Value, ctx: &mut EvalContext) -> Outcome {
@@ -178,7 +198,11 @@ impl Question {
         let answer = match self {
             Self::Rule(rule) => interpreter.eval_rule(rule.clone()),
             Self::Query(query) => interpreter.eval_query(query.clone(), false).map(|results| {
-                let expressions = results.result.into_iter().next().map(|result| result.expressions);
+                let expressions = results
+                    .result
+                    .into_iter()
+                    .next()
+                    .map(|result| result.expressions);
                 let value = expressions.and_then(|expressions| expressions.into_iter().next());
                 value.map_or(Theirs::Undefined, |expression| expression.value)
             }),
@@ -192,10 +216,16 @@ fn hand_on_prints(interpreter: &mut Interpreter, ctx: &mut EvalContext) {
     for line in interpreter.take_prints().unwrap_or_default() {
         let ends = line.match_indices(": ").map(|(at, _)| at);
         let is_place = |at: &usize| {
-            let row = line.get(..*at).and_then(|place| place.rsplit_once(':')).map(|(_, row)| row);
+            let row = line
+                .get(..*at)
+                .and_then(|place| place.rsplit_once(':'))
+                .map(|(_, row)| row);
             row.is_some_and(|row| !row.is_empty() && row.bytes().all(|byte| byte.is_ascii_digit()))
         };
-        match { ends }.find(is_place).and_then(|at| line.split_at_checked(at)) {
+        match { ends }
+            .find(is_place)
+            .and_then(|at| line.split_at_checked(at))
+        {
             Some((place, text)) => ctx.print(place, text.strip_prefix(": ").unwrap_or(text)),
             None => ctx.print("", line),
         }

@@ -55,7 +55,10 @@ struct Check<'r> {
 
 /// The document of a node is made of those below it.
 fn structure(rules: &Rules, id: NodeId) -> Vec<NodeId> {
-    rules.node(id).map(|node| node.children.values().copied().collect()).unwrap_or_default()
+    rules
+        .node(id)
+        .map(|node| node.children.values().copied().collect())
+        .unwrap_or_default()
 }
 
 /// What names mean in one module.
@@ -75,11 +78,18 @@ enum Callee {
 impl Check<'_> {
     fn module(&mut self, module: &Module) {
         let package = package(module);
-        let names = Names { package: &package, imports: imports(module) };
+        let names = Names {
+            package: &package,
+            imports: imports(module),
+        };
         for rule in &module.policy {
-            let Some(definition) = definition(rule) else { continue };
+            let Some(definition) = definition(rule) else {
+                continue;
+            };
             let path: Vec<_> = package.iter().chain(&definition.names).cloned().collect();
-            let Some((node, _)) = self.rules.at(&path) else { continue };
+            let Some((node, _)) = self.rules.at(&path) else {
+                continue;
+            };
             let uses = Uses::of(rule);
             if let Some(weight) = self.weights.get_mut(node) {
                 *weight = uses.stack.max(*weight);
@@ -93,7 +103,10 @@ impl Check<'_> {
                 }
             }
             for reference in &uses.references {
-                if !uses.locals.contains(reference.names.first().map_or("", String::as_str)) {
+                if !uses
+                    .locals
+                    .contains(reference.names.first().map_or("", String::as_str))
+                {
                     self.reference(node, reference, &names);
                 }
             }
@@ -113,9 +126,11 @@ impl Check<'_> {
                 arity_error(&name, arity, call)
             }
         };
-        self.errors.extend(error.map(|text| {
-            CompileError::new(CompileError::TYPE, text).at(location(call.function))
-        }));
+        self.errors.extend(
+            error.map(|text| {
+                CompileError::new(CompileError::TYPE, text).at(location(call.function))
+            }),
+        );
     }
 
     fn callee(&self, name: &[String], names: &Names<'_>) -> Callee {
@@ -126,8 +141,13 @@ impl Check<'_> {
         if name == "print" {
             return Callee::Builtin { arity: None };
         }
-        match BUILTINS.get(name.as_str()).filter(|_| !name.starts_with("__")) {
-            Some((_, arity)) => Callee::Builtin { arity: Some(usize::from(*arity)) },
+        match BUILTINS
+            .get(name.as_str())
+            .filter(|_| !name.starts_with("__"))
+        {
+            Some((_, arity)) => Callee::Builtin {
+                arity: Some(usize::from(*arity)),
+            },
             None => Callee::Unknown,
         }
     }
@@ -139,32 +159,48 @@ impl Check<'_> {
         }
         let own: Vec<_> = names.package.iter().chain(name).cloned().collect();
         let imported = names.imports.get(root).and_then(Option::as_ref);
-        let imported = imported.map(|target| target.iter().chain(rest).cloned().collect::<Vec<_>>());
-        imported.and_then(|path| self.rules.function(&path)).or_else(|| self.rules.function(&own))
+        let imported =
+            imported.map(|target| target.iter().chain(rest).cloned().collect::<Vec<_>>());
+        imported
+            .and_then(|path| self.rules.function(&path))
+            .or_else(|| self.rules.function(&own))
     }
 
     fn reference(&mut self, from: NodeId, reference: &Reference, names: &Names<'_>) {
-        let Some((root, rest)) = reference.names.split_first() else { return };
+        let Some((root, rest)) = reference.names.split_first() else {
+            return;
+        };
         let path: Vec<_> = match names.imports.get(root) {
             _ if root == "data" => rest.to_vec(),
             _ if root == "input" => return,
             Some(Some(target)) => target.iter().chain(rest).cloned().collect(),
             Some(None) => return,
-            None => names.package.iter().chain(&reference.names).cloned().collect(),
+            None => names
+                .package
+                .iter()
+                .chain(&reference.names)
+                .cloned()
+                .collect(),
         };
-        // A local variable is no rule.
-        let least = if root == "data" { 0 } else { names.package.len() + 1 };
         let along: Vec<_> = self.rules.along(path.iter().map(String::as_str)).collect();
-        let used = along.iter().enumerate().filter(|(depth, (_, node))| {
-            *depth == path.len() || (*depth >= least && node.has_value())
-        });
+        // A rule above gives the document; else all rules below do.
+        let used = along
+            .iter()
+            .enumerate()
+            .filter(|(depth, (_, node))| *depth == path.len() || node.has_value());
         let used: Vec<_> = used.map(|(_, (id, _))| *id).collect();
-        self.edges.get_mut(from).into_iter().for_each(|edges| edges.extend(&used));
+        self.edges
+            .get_mut(from)
+            .into_iter()
+            .for_each(|edges| edges.extend(&used));
     }
 
     fn depend_on_function(&mut self, from: NodeId, function: NodeId) {
         for edges in [&mut self.edges, &mut self.calls] {
-            edges.get_mut(from).into_iter().for_each(|edges| edges.push(function));
+            edges
+                .get_mut(from)
+                .into_iter()
+                .for_each(|edges| edges.push(function));
         }
     }
 
@@ -173,13 +209,21 @@ impl Check<'_> {
             let names: Vec<_> = cycle.iter().map(|id| self.rules.name(*id)).collect();
             let first = names.first().cloned().unwrap_or_default();
             let text = format!("rule {first} is recursive: {}", names.join(" -> "));
-            let place = cycle.first().and_then(|id| self.rules.node(*id)?.rule().cloned());
-            self.errors.push(at(CompileError::new(RECURSION, text), place));
+            let place = cycle
+                .first()
+                .and_then(|id| self.rules.node(*id)?.rule().cloned());
+            self.errors
+                .push(at(CompileError::new(RECURSION, text), place));
         } else if heaviest_path(&self.weights, &self.edges) > MAX_STACK {
             let text = "the rules depend on each other in a chain that is too long for this engine";
-            self.errors.push(CompileError::new(CompileError::COMPILE, text));
+            self.errors
+                .push(CompileError::new(CompileError::COMPILE, text));
         }
-        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(self.errors)
+        }
     }
 }
 
@@ -193,7 +237,12 @@ fn at(error: CompileError, place: Option<Location>) -> CompileError {
 /// A call may name what it expects as a last argument.
 fn arity_error(name: &str, arity: usize, call: &Call<'_>) -> Option<String> {
     let fits = call.count == arity || call.count == arity + 1;
-    (!fits).then(|| format!("{name}: arity mismatch: it takes {arity} arguments, not {}", call.count))
+    (!fits).then(|| {
+        format!(
+            "{name}: arity mismatch: it takes {arity} arguments, not {}",
+            call.count
+        )
+    })
 }
 
 fn imports(module: &Module) -> HashMap<String, Option<Vec<String>>> {

@@ -55,7 +55,10 @@ impl fmt::Display for BadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Depth => {
-                write!(f, "the result is nested more than {MAX_RESULT_DEPTH} levels deep")
+                write!(
+                    f,
+                    "the result is nested more than {MAX_RESULT_DEPTH} levels deep"
+                )
             }
             Self::NotANumber => f.write_str("the result has a number that is not finite"),
             Self::Interrupted(interrupt) => interrupt.fmt(f),
@@ -85,9 +88,9 @@ fn convert(value: &Value, purpose: Use) -> Result<Theirs, Unsupported> {
         return Ok(Theirs::String(Arc::from(text)));
     }
     if let Some(object) = value.as_object() {
-        let members = object.iter().map(|(key, value)| {
-            Ok((convert(key, purpose)?, convert(value, purpose)?))
-        });
+        let members = object
+            .iter()
+            .map(|(key, value)| Ok((convert(key, purpose)?, convert(value, purpose)?)));
         let members: BTreeMap<Theirs, Theirs> = members.collect::<Result<_, _>>()?;
         return Ok(match purpose {
             Use::Data => Theirs::from(members),
@@ -100,7 +103,9 @@ fn convert(value: &Value, purpose: Use) -> Result<Theirs, Unsupported> {
     }
     if let Some(items) = value.as_set() {
         let items = items.iter().map(|item| convert(item, purpose));
-        return Ok(Theirs::from(items.collect::<Result<std::collections::BTreeSet<_>, _>>()?));
+        return Ok(Theirs::from(
+            items.collect::<Result<std::collections::BTreeSet<_>, _>>()?,
+        ));
     }
     if let Some(number) = value.as_number() {
         return to_their_number(number);
@@ -155,7 +160,9 @@ fn read(value: &Theirs, levels: usize, ctx: &mut EvalContext) -> Result<Value, B
         }
         Theirs::Object(members) => {
             let below = below()?;
-            let defined = members.iter().filter(|(_, value)| !matches!(value, Theirs::Undefined));
+            let defined = members
+                .iter()
+                .filter(|(_, value)| !matches!(value, Theirs::Undefined));
             let members =
                 defined.map(|(key, value)| Ok((read(key, below, ctx)?, read(value, below, ctx)?)));
             Value::object(members.collect::<Result<Vec<_>, BadResult>>()?)
@@ -201,9 +208,7 @@ pub(super) fn descend<'v>(
         let text = Theirs::String(Arc::from(segment));
         let number = integer(segment).map(Theirs::from);
         match value {
-            Theirs::Object(members) => {
-                members.get(&text).or_else(|| members.get(number.as_ref()?))
-            }
+            Theirs::Object(members) => members.get(&text).or_else(|| members.get(number.as_ref()?)),
             Theirs::Set(items) => items.get(&text).or_else(|| items.get(number.as_ref()?)),
             Theirs::Array(items) => items.get(usize::try_from(integer(segment)?).ok()?),
             _ => None,
@@ -216,10 +221,13 @@ pub(super) fn descend_data<'v>(
     value: &'v Value,
     path: impl IntoIterator<Item = &'v str>,
 ) -> Option<&'v Value> {
-    path.into_iter().try_fold(value, |value, segment| match value.kind() {
-        Kind::Array => value.as_array()?.get(usize::try_from(integer(segment)?).ok()?),
-        _ => value.get(segment),
-    })
+    path.into_iter()
+        .try_fold(value, |value, segment| match value.kind() {
+            Kind::Array => value
+                .as_array()?
+                .get(usize::try_from(integer(segment)?).ok()?),
+            _ => value.get(segment),
+        })
 }
 
 /// Only the canonical form, so that each item has one path.
@@ -247,9 +255,24 @@ mod tests {
     #[test]
     fn json_comes_back_as_it_was() {
         for json in [
-            "null", "true", "false", "0", "-1", "9223372036854775807", "-9223372036854775808",
-            "18446744073709551615", "123456789012345678901234567890", "0.1", "-2.5", "1e+300",
-            r#""""#, r#""a\"b\u0000é""#, "[]", "[1,[2,[]]]", "{}", r#"{"a":{"b":[null]},"c":1}"#,
+            "null",
+            "true",
+            "false",
+            "0",
+            "-1",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "123456789012345678901234567890",
+            "0.1",
+            "-2.5",
+            "1e-7",
+            r#""""#,
+            r#""a\"b\u0000é""#,
+            "[]",
+            "[1,[2,[]]]",
+            "{}",
+            r#"{"a":{"b":[null]},"c":1}"#,
         ] {
             assert_eq!(there_and_back(json), json);
         }
@@ -259,6 +282,7 @@ mod tests {
     fn a_decimal_becomes_binary64_and_loses_its_text() {
         assert_eq!(there_and_back("1.0"), "1");
         assert_eq!(there_and_back("1e2"), "100");
+        assert_eq!(there_and_back("1e25"), format!("1{}", "0".repeat(25)));
         assert_eq!(there_and_back("0.1000000000000000055"), "0.1");
     }
 
@@ -275,9 +299,18 @@ mod tests {
 
     #[test]
     fn numbers_that_would_be_written_out_without_end_are_refused() {
-        for text in ["1e1000000000", "1e1001", "-1e-99999999999999999999", "1.5E+998"] {
+        for text in [
+            "1e1000000000",
+            "1e1001",
+            "-1e-99999999999999999999",
+            "1.5E+998",
+        ] {
             let number = Value::from(Number::parse(text).unwrap());
-            assert_eq!(to_regorus(&number, Use::Input), Err(Unsupported::Number), "{text}");
+            assert_eq!(
+                to_regorus(&number, Use::Input),
+                Err(Unsupported::Number),
+                "{text}"
+            );
         }
         let digits = Value::from(Number::parse(&"9".repeat(1001)).unwrap());
         assert_eq!(to_regorus(&digits, Use::Input), Err(Unsupported::Number));

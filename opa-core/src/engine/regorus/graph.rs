@@ -36,7 +36,11 @@ impl Search<'_> {
         self.enter(root);
         while let Some((node, next)) = path.last_mut() {
             let node = *node;
-            let child = self.edges.get(node).and_then(|edges| edges.get(*next)).copied();
+            let child = self
+                .edges
+                .get(node)
+                .and_then(|edges| edges.get(*next))
+                .copied();
             *next += 1;
             match child {
                 Some(child) => match self.index.get(child).copied().flatten() {
@@ -76,7 +80,11 @@ impl Search<'_> {
     }
 
     fn close(&mut self, root: usize) {
-        let start = self.stack.iter().rposition(|node| *node == root).unwrap_or_default();
+        let start = self
+            .stack
+            .iter()
+            .rposition(|node| *node == root)
+            .unwrap_or_default();
         let component = self.stack.split_off(start);
         for node in &component {
             set(&mut self.open, *node, false);
@@ -102,8 +110,14 @@ pub(super) fn heaviest_path(weights: &[u64], edges: &[Vec<usize>]) -> u64 {
     }
     let mut sums: Vec<u64> = Vec::with_capacity(components.len());
     for (at, component) in components.iter().enumerate() {
-        let own = component.iter().filter_map(|node| weights.get(*node)).sum::<u64>();
-        let children = component.iter().filter_map(|node| edges.get(*node)).flatten();
+        let own = component
+            .iter()
+            .filter_map(|node| weights.get(*node))
+            .sum::<u64>();
+        let children = component
+            .iter()
+            .filter_map(|node| edges.get(*node))
+            .flatten();
         let below = children
             .filter_map(|child| component_of.get(*child))
             .filter(|child| **child != at)
@@ -159,13 +173,19 @@ mod tests {
     #[test]
     fn a_cycle_is_told_from_its_start_to_its_start() {
         assert_eq!(cycle(&[vec![1, 2], vec![2], vec![]]), None);
-        assert_eq!(cycle(&[vec![1], vec![2, 3], vec![1], vec![]]), Some(vec![1, 2, 1]));
+        assert_eq!(
+            cycle(&[vec![1], vec![2, 3], vec![1], vec![]]),
+            Some(vec![1, 2, 1])
+        );
         assert_eq!(cycle(&[vec![], vec![1]]), Some(vec![1, 1]));
     }
 
     #[test]
     fn a_long_chain_needs_no_stack() {
-        let edges: Vec<_> = (1..200_001).map(|next| vec![next]).chain([vec![]]).collect();
+        let edges: Vec<_> = (1..200_001)
+            .map(|next| vec![next])
+            .chain([vec![]])
+            .collect();
         let weights = vec![1; edges.len()];
         assert_eq!(heaviest_path(&weights, &edges), 200_001);
     }

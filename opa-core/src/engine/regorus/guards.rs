@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{error, fmt};
 
-use regorus::{LimitError, Value as Theirs};
 use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Source, Span};
+use regorus::{LimitError, Value as Theirs};
 
 use super::text;
 
@@ -65,7 +65,11 @@ impl Guarded {
     pub(super) fn among(calls: impl Fn(&str) -> bool) -> Vec<Self> {
         let called = GUARDS.iter().filter(|(name, _)| calls(name));
         let known = called.filter_map(|(name, guard)| {
-            BUILTINS.get(name).map(|function| Self { name, guard: *guard, function: *function })
+            BUILTINS.get(name).map(|function| Self {
+                name,
+                guard: *guard,
+                function: *function,
+            })
         });
         known.collect()
     }
@@ -106,7 +110,11 @@ impl Guarded {
                 return Err(Failure(format!("{}: too large", self.name)));
             }
         };
-        if strict { Err(Failure(format!("{}: {failed}", self.name))) } else { Ok(Theirs::Undefined) }
+        if strict {
+            Err(Failure(format!("{}: {failed}", self.name)))
+        } else {
+            Ok(Theirs::Undefined)
+        }
     }
 }
 
@@ -131,8 +139,18 @@ impl error::Error for Failure {}
 /// A place in no module, for the errors of built-ins: regorus adds the place of the call.
 static NOWHERE: LazyLock<Option<(Span, Ref<Expr>)>> = LazyLock::new(|| {
     let source = Source::from_contents(String::new(), String::new()).ok()?;
-    let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
-    let expr = Expr::Null { span: span.clone(), value: Theirs::Null, eidx: 0 };
+    let span = Span {
+        source,
+        line: 1,
+        col: 1,
+        start: 0,
+        end: 0,
+    };
+    let expr = Expr::Null {
+        span: span.clone(),
+        value: Theirs::Null,
+        eidx: 0,
+    };
     Some((span, Ref::new(expr)))
 });
 
@@ -142,18 +160,28 @@ fn shift(args: &[Theirs]) -> Verdict {
 }
 
 fn range(args: &[Theirs]) -> Verdict {
-    let [from, to, ..] = args else { return Verdict::Pass };
+    let [from, to, ..] = args else {
+        return Verdict::Pass;
+    };
     // Numbers beyond 64 bits: regorus refuses ranges whose length is.
-    let (Some(from), Some(to)) = (integer(from), integer(to)) else { return big_range(args) };
+    let (Some(from), Some(to)) = (integer(from), integer(to)) else {
+        return big_range(args);
+    };
     verdict(from.abs_diff(to) >= MAX_ITEMS)
 }
 
 /// Bounds that are no 64-bit integers would be rare: only equal ones pass.
 fn big_range(args: &[Theirs]) -> Verdict {
     let is_number = |arg: &Theirs| arg.as_number().is_ok();
-    let [from, to, ..] = args else { return Verdict::Pass };
+    let [from, to, ..] = args else {
+        return Verdict::Pass;
+    };
     let fails_anyway = !is_number(from) || !is_number(to);
-    if fails_anyway || from == to { Verdict::Pass } else { Verdict::Memory }
+    if fails_anyway || from == to {
+        Verdict::Pass
+    } else {
+        Verdict::Memory
+    }
 }
 
 fn range_step(args: &[Theirs]) -> Verdict {
@@ -161,7 +189,9 @@ fn range_step(args: &[Theirs]) -> Verdict {
         // A step of 0 makes regorus panic.
         Some(step) if step <= 0 => Verdict::Fail("step must be a positive integer"),
         Some(step) => {
-            let [from, to, ..] = args else { return Verdict::Pass };
+            let [from, to, ..] = args else {
+                return Verdict::Pass;
+            };
             let (Some(from), Some(to)) = (integer(from), integer(to)) else {
                 return big_range(args);
             };
@@ -176,12 +206,16 @@ fn cidr(args: &[Theirs]) -> Verdict {
         return Verdict::Pass;
     };
     let bits: u32 = if address.contains(':') { 128 } else { 32 };
-    let host_bits = prefix.parse::<u32>().map(|prefix| bits.saturating_sub(prefix));
+    let host_bits = prefix
+        .parse::<u32>()
+        .map(|prefix| bits.saturating_sub(prefix));
     verdict(host_bits.is_ok_and(|bits| bits >= MAX_ITEMS.ilog2()))
 }
 
 fn format(args: &[Theirs]) -> Verdict {
-    let Some(text) = string(args, 0) else { return Verdict::Pass };
+    let Some(text) = string(args, 0) else {
+        return Verdict::Pass;
+    };
     let is_wide = |directive: &str| {
         let ends = |c: char| !(c.is_ascii_digit() || "+-# .*[]".contains(c));
         let options = directive.split(ends).next().unwrap_or_default();
@@ -195,8 +229,15 @@ fn format(args: &[Theirs]) -> Verdict {
 }
 
 fn units(args: &[Theirs]) -> Verdict {
-    let Some(text) = string(args, 0) else { return Verdict::Pass };
-    if text.len() > MAX_UNIT_TEXT || text.split(['e', 'E']).skip(1).any(|e| longest_number(e) > 3) {
+    let Some(text) = string(args, 0) else {
+        return Verdict::Pass;
+    };
+    if text.len() > MAX_UNIT_TEXT
+        || text
+            .split(['e', 'E'])
+            .skip(1)
+            .any(|e| longest_number(e) > 3)
+    {
         Verdict::Fail("the amount is too large")
     } else {
         Verdict::Pass
@@ -205,16 +246,27 @@ fn units(args: &[Theirs]) -> Verdict {
 
 fn glob(args: &[Theirs]) -> Verdict {
     let braces = string(args, 0).map_or(0, |pattern| pattern.matches('{').count());
-    if braces > MAX_BRACES { Verdict::Fail("the pattern has too many braces") } else { Verdict::Pass }
+    if braces > MAX_BRACES {
+        Verdict::Fail("the pattern has too many braces")
+    } else {
+        Verdict::Pass
+    }
 }
 
 fn verdict(is_too_large: bool) -> Verdict {
-    if is_too_large { Verdict::Memory } else { Verdict::Pass }
+    if is_too_large {
+        Verdict::Memory
+    } else {
+        Verdict::Pass
+    }
 }
 
 /// The longest run of digits in a text.
 fn longest_number(text: &str) -> usize {
-    text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0)
+    text.split(|c: char| !c.is_ascii_digit())
+        .map(str::len)
+        .max()
+        .unwrap_or(0)
 }
 
 fn integer(value: &Theirs) -> Option<i64> {
@@ -231,11 +283,19 @@ mod tests {
 
     fn call(name: &str, args: &str, strict: bool) -> (Result<String, String>, bool) {
         let guarded = Guarded::among(|called| called == name);
-        let [guarded] = guarded[..] else { panic!("{name} is not guarded") };
-        let args = Theirs::from_json_str(args).unwrap().as_array().unwrap().to_vec();
+        let [guarded] = guarded[..] else {
+            panic!("{name} is not guarded")
+        };
+        let args = Theirs::from_json_str(args)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .to_vec();
         let exhausted = AtomicBool::new(false);
         let answer = guarded.call(&args, strict, &exhausted);
-        let answer = answer.map(|value| value.to_string()).map_err(|error| error.to_string());
+        let answer = answer
+            .map(|value| value.to_string())
+            .map_err(|error| error.to_string());
         (answer, exhausted.into_inner())
     }
 
@@ -244,14 +304,22 @@ mod tests {
         for (name, args, expected) in [
             ("bits.lsh", "[1, 4]", "16"),
             ("glob.match", r#"["{a,b}.c", ["."], "b.c"]"#, "true"),
-            ("net.cidr_expand", r#"["10.0.0.0/31"]"#, r#"["10.0.0.0","10.0.0.1"]"#),
+            (
+                "net.cidr_expand",
+                r#"["10.0.0.0/31"]"#,
+                r#"["10.0.0.0","10.0.0.1"]"#,
+            ),
             ("numbers.range", "[3, 1]", "[3,2,1]"),
             ("numbers.range_step", "[1, 5, 2]", "[1,3,5]"),
             ("sprintf", r#"["%s is %d%%", ["x", 100]]"#, r#""x is 100%""#),
             ("units.parse", r#"["10K"]"#, "10000"),
             ("units.parse_bytes", r#"["1e3KiB"]"#, "1024000"),
         ] {
-            assert_eq!(call(name, args, false), (Ok(expected.to_owned()), false), "{name}");
+            assert_eq!(
+                call(name, args, false),
+                (Ok(expected.to_owned()), false),
+                "{name}"
+            );
         }
         assert_eq!(GUARDS.len(), Guarded::among(|_| true).len());
     }
@@ -263,7 +331,10 @@ mod tests {
             ("net.cidr_expand", r#"["0.0.0.0/0"]"#),
             ("net.cidr_expand", r#"["::/0"]"#),
             ("numbers.range", "[1, 1000000000000]"),
-            ("numbers.range", "[9223372036854775807, -9223372036854775808]"),
+            (
+                "numbers.range",
+                "[9223372036854775807, -9223372036854775808]",
+            ),
             ("numbers.range", "[1, 18446744073709551615]"),
             ("numbers.range_step", "[1, 1000000000000, 2]"),
         ] {
@@ -279,14 +350,18 @@ mod tests {
             ("glob.match", braces.as_str()),
             ("numbers.range_step", "[1, 10, 0]"),
             ("numbers.range_step", "[1, 10, -1]"),
-            ("numbers.range_step", "[1, 10, "x"]"),
+            ("numbers.range_step", r#"[1, 10, "x"]"#),
             ("sprintf", r#"["%.2000000000f", [1.5]]"#),
             ("sprintf", r#"["%2000000000d", [1]]"#),
             ("sprintf", r#"["%-+99999s", ["x"]]"#),
             ("units.parse", r#"["1e1000000000"]"#),
             ("units.parse_bytes", r#"["10e10000000Ei"]"#),
         ] {
-            assert_eq!(call(name, args, false), (Ok("\"<undefined>\"".to_owned()), false), "{name}");
+            assert_eq!(
+                call(name, args, false),
+                (Ok("\"<undefined>\"".to_owned()), false),
+                "{name}"
+            );
             let (answer, exhausted) = call(name, args, true);
             let text = answer.unwrap_err();
             assert!(text.starts_with(name) && !exhausted, "{text}");
@@ -296,6 +371,10 @@ mod tests {
     #[test]
     fn an_error_of_the_built_in_keeps_its_text() {
         let (answer, _) = call("numbers.range", r#"["a", 1]"#, true);
-        assert!(answer.unwrap_err().contains("numbers.range` expects numeric"));
+        assert!(
+            answer
+                .unwrap_err()
+                .contains("numbers.range` expects numeric")
+        );
     }
 }

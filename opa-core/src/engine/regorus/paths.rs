@@ -48,7 +48,10 @@ pub(super) fn static_path(expr: &Expr) -> Option<StaticPath> {
         1 => Tail::Bracket,
         _ => Tail::More,
     };
-    Some(StaticPath { names: parts.into_iter().map_while(|part| part).collect(), tail })
+    Some(StaticPath {
+        names: parts.into_iter().map_while(|part| part).collect(),
+        tail,
+    })
 }
 
 /// The names of a reference without its brackets that hold no strings, as regorus names functions.
@@ -77,7 +80,10 @@ pub(super) fn function_name(expr: &Expr) -> Option<Vec<String>> {
 
 fn string(index: &Expr) -> Option<String> {
     match index {
-        Expr::String { value: Theirs::String(text), .. } => Some(text.to_string()),
+        Expr::String {
+            value: Theirs::String(text),
+            ..
+        } => Some(text.to_string()),
         _ => None,
     }
 }
@@ -85,7 +91,11 @@ fn string(index: &Expr) -> Option<String> {
 /// Where an expression stands.
 pub(super) fn location(expr: &Expr) -> Location {
     let span = expr.span();
-    Location { file: span.source.get_path().as_str().into(), row: span.line, column: span.col }
+    Location {
+        file: span.source.get_path().as_str().into(),
+        row: span.line,
+        column: span.col,
+    }
 }
 
 /// The path below `data` as regorus names rules: `data.a["b-c"]`.
@@ -119,7 +129,9 @@ fn push_bracket(path: &mut String, name: &str) {
 
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic())
-        && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -129,7 +141,10 @@ mod tests {
     #[test]
     fn names_that_are_no_identifiers_stand_in_quotes() {
         assert_eq!(rule_name(["a", "b_1"]), "data.a.b_1");
-        assert_eq!(rule_name(["a", "b-c", "1", ""]), r#"data.a["b-c"]["1"][""]"#);
+        assert_eq!(
+            rule_name(["a", "b-c", "1", ""]),
+            r#"data.a["b-c"]["1"][""]"#
+        );
         assert_eq!(rule_name(["x\"]; true #"]), r#"data["x\"]; true #"]"#);
     }
 

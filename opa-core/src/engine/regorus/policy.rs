@@ -30,7 +30,7 @@ pub(super) struct RegorusPolicy(Arc<Compiled>);
 
 /// What all snapshots of a policy share.
 pub(super) struct Compiled {
-    /// Prepared, without data.
+    /// Neither prepared nor with data, so that it takes little beside what the modules take.
     interpreter: Interpreter,
     pub(super) rules: Rules,
     pub(super) guarded: Vec<Guarded>,
@@ -53,7 +53,7 @@ impl RegorusPolicy {
             let parsed = interpreter.get_modules();
             let rules = Rules::read(parsed).map_err(errors)?;
             check(parsed, &rules).map_err(errors)?;
-            prepare(&mut interpreter)?;
+            prepare(&mut interpreter.clone())?;
             Ok((interpreter, rules))
         })?;
         Ok(Self(Arc::new(Compiled {
@@ -73,20 +73,22 @@ impl Policy for RegorusPolicy {
             return Err(CompileError::new(CompileError::COMPILE, "data is not an object").into());
         }
         fail_if_any(compiled.rules.data_conflicts(data))?;
+        let theirs = to_regorus(data, Use::Data).map_err(|unsupported| {
+            let text = format!("data has {unsupported}, which this engine can't hold");
+            CompileError::new(CompileError::COMPILE, text)
+        })?;
         let mut interpreter = compiled.interpreter.clone();
-        if data.len() > Some(0) {
-            let theirs = to_regorus(data, Use::Data).map_err(|unsupported| {
-                let text = format!("data has {unsupported}, which this engine can't hold");
-                CompileError::new(CompileError::COMPILE, text)
-            })?;
-            // regorus prepares its modules again when data has changed.
-            interpreter = with_stack(|| {
-                interpreter.add_data(theirs).map_err(|error| text::compile_error(&error.to_string()))?;
-                prepare(&mut interpreter)?;
-                Ok(interpreter)
-            })?;
-        }
-        Ok(Arc::new(RegorusBound::new(Arc::clone(compiled), interpreter, data.clone())))
+        let interpreter = with_stack(|| {
+            let added = interpreter.add_data(theirs);
+            added.map_err(|error| text::compile_error(&error.to_string()))?;
+            prepare(&mut interpreter)?;
+            Ok(interpreter)
+        })?;
+        Ok(Arc::new(RegorusBound::new(
+            Arc::clone(compiled),
+            interpreter,
+            data.clone(),
+        )))
     }
 
     fn defines_system_log(&self) -> bool {
@@ -103,7 +105,11 @@ fn parse(modules: &ModuleSet, limits: &Limits) -> Result<Interpreter, CompileErr
     for module in modules.iter() {
         interpreter.set_rego_v0(module.version() == RegoVersion::V0);
         let added = interpreter.add_policy(module.id().to_owned(), module.source().to_owned());
-        errors.extend(added.err().map(|e| text::parse_error(module.id(), &e.to_string())));
+        errors.extend(
+            added
+                .err()
+                .map(|e| text::parse_error(module.id(), &e.to_string())),
+        );
     }
     // Queries are made by this engine and have no keywords.
     interpreter.set_rego_v0(false);
@@ -112,11 +118,15 @@ fn parse(modules: &ModuleSet, limits: &Limits) -> Result<Interpreter, CompileErr
 
 /// regorus' own limits, wide enough for what was screened and for the queries of [`RegorusBound`].
 fn lengths(limits: &Limits) -> PolicyLengthConfig {
-    let size = |bytes: usize| NonZeroUsize::new(bytes.max(QUERY_COLUMNS)).unwrap_or(NonZeroUsize::MAX);
+    let size =
+        |bytes: usize| NonZeroUsize::new(bytes.max(QUERY_COLUMNS)).unwrap_or(NonZeroUsize::MAX);
     // A tab counts as four columns.
     let columns = u32::try_from(limits.line_bytes.max(QUERY_COLUMNS).saturating_mul(4));
     PolicyLengthConfig {
-        max_col: columns.ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX),
+        max_col: columns
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MAX),
         max_file_bytes: size(limits.source_bytes),
         max_lines: size(limits.source_bytes),
     }
@@ -125,7 +135,9 @@ fn lengths(limits: &Limits) -> PolicyLengthConfig {
 /// Makes regorus order the statements of all rules, which it would do in the first evaluation.
 fn prepare(interpreter: &mut Interpreter) -> Result<(), CompileErrors> {
     let prepared = interpreter.eval_query("true".to_owned(), false);
-    prepared.map(drop).map_err(|error| text::compile_error(&error.to_string()).into())
+    prepared
+        .map(drop)
+        .map_err(|error| text::compile_error(&error.to_string()).into())
 }
 
 /// Runs `work` on a thread of its own with a large stack. A panic of regorus becomes an error.
@@ -134,11 +146,17 @@ fn with_stack<T: Send>(
 ) -> Result<T, CompileErrors> {
     let internal = |text: &str| CompileError::new(CompileError::COMPILE, text).into();
     thread::scope(|scope| {
-        let builder = thread::Builder::new().name("opa-compile".into()).stack_size(STACK);
+        let builder = thread::Builder::new()
+            .name("opa-compile".into())
+            .stack_size(STACK);
         let Ok(thread) = builder.spawn_scoped(scope, work) else {
-            return Err(internal("no thread could be started to compile the modules"));
+            return Err(internal(
+                "no thread could be started to compile the modules",
+            ));
         };
-        thread.join().unwrap_or_else(|_| Err(internal("regorus panicked over the modules")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(internal("regorus panicked over the modules")))
     })
 }
 

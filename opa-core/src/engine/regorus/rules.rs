@@ -55,7 +55,9 @@ impl Rules {
     /// # Errors
     /// For each package that has the path of a rule.
     pub(super) fn read(modules: &[Ref<Module>]) -> Result<Self, Vec<CompileError>> {
-        let mut rules = Self { nodes: vec![Node::default()] };
+        let mut rules = Self {
+            nodes: vec![Node::default()],
+        };
         for module in modules {
             let package = package(module);
             let node = rules.insert(&package);
@@ -67,17 +69,24 @@ impl Rules {
             }
         }
         let conflicts = rules.package_conflicts();
-        if conflicts.is_empty() { Ok(rules) } else { Err(conflicts) }
+        if conflicts.is_empty() {
+            Ok(rules)
+        } else {
+            Err(conflicts)
+        }
     }
 
     fn define(&mut self, package: &[String], definition: Option<Definition>) {
         let Some(definition) = definition else { return };
         let path: Vec<_> = package.iter().chain(&definition.names).cloned().collect();
         let node = self.insert(&path);
-        let Some(node) = self.nodes.get_mut(node) else { return };
+        let Some(node) = self.nodes.get_mut(node) else {
+            return;
+        };
         match definition.arguments {
             Some(arguments) => {
-                node.function.get_or_insert((definition.location, arguments));
+                node.function
+                    .get_or_insert((definition.location, arguments));
             }
             None => {
                 node.value.get_or_insert(definition.location);
@@ -89,7 +98,9 @@ impl Rules {
     fn insert(&mut self, path: &[String]) -> NodeId {
         path.iter().fold(0, |parent, name| {
             let next = self.nodes.len();
-            let Some(node) = self.nodes.get_mut(parent) else { return parent };
+            let Some(node) = self.nodes.get_mut(parent) else {
+                return parent;
+            };
             let child = *node.children.entry(name.clone()).or_insert(next);
             if child == next {
                 self.nodes.push(Node::default());
@@ -100,7 +111,10 @@ impl Rules {
 
     fn package_conflicts(&self) -> Vec<CompileError> {
         let conflicts = self.nodes.iter().flat_map(|node| {
-            let rule = node.value.as_ref().or(node.function.as_ref().map(|(place, _)| place));
+            let rule = node
+                .value
+                .as_ref()
+                .or(node.function.as_ref().map(|(place, _)| place));
             rule.into_iter().flat_map(|rule| {
                 node.packages.iter().map(move |package| {
                     let Location { file, row, .. } = rule;
@@ -128,10 +142,15 @@ impl Rules {
         let mut child = id;
         while child != 0 {
             // Parents are made before their children.
-            let parent = self.nodes.iter().take(child).enumerate().find_map(|(parent, node)| {
-                let name = node.children.iter().find(|(_, id)| **id == child)?.0;
-                Some((parent, name.as_str()))
-            });
+            let parent = self
+                .nodes
+                .iter()
+                .take(child)
+                .enumerate()
+                .find_map(|(parent, node)| {
+                    let name = node.children.iter().find(|(_, id)| **id == child)?.0;
+                    Some((parent, name.as_str()))
+                });
             let Some((parent, name)) = parent else { break };
             names.push(name);
             child = parent;
@@ -140,16 +159,20 @@ impl Rules {
     }
 
     /// The nodes along a path from the root, as far as there are any.
-    pub(super) fn along<'r>(
+    pub(super) fn along<'r, 'p>(
         &'r self,
-        path: impl IntoIterator<Item = &'r str>,
+        path: impl IntoIterator<Item = &'p str>,
     ) -> impl Iterator<Item = (NodeId, &'r Node)> {
         let children = path.into_iter().scan(0, |parent, name| {
             let child = *self.nodes.get(*parent)?.children.get(name)?;
             *parent = child;
             Some((child, self.nodes.get(child)?))
         });
-        self.nodes.first().map(|root| (0, root)).into_iter().chain(children)
+        self.nodes
+            .first()
+            .map(|root| (0, root))
+            .into_iter()
+            .chain(children)
     }
 
     /// The node at exactly `path`.
@@ -160,7 +183,9 @@ impl Rules {
     /// The arguments of the function at exactly `path`.
     pub(super) fn function(&self, path: &[String]) -> Option<(NodeId, usize)> {
         let (id, node) = self.at(path)?;
-        node.function.as_ref().map(|(_, arguments)| (id, *arguments))
+        node.function
+            .as_ref()
+            .map(|(_, arguments)| (id, *arguments))
     }
 
     /// What lies at `path`.
@@ -169,7 +194,10 @@ impl Rules {
         let mut last = None;
         for (depth, (_, node)) in self.along(path.iter().copied()).enumerate() {
             if node.value.is_some() {
-                return Found::Rule { names: depth, direct: node.direct };
+                return Found::Rule {
+                    names: depth,
+                    direct: node.direct,
+                };
             }
             names = depth;
             last = Some(node);
@@ -208,7 +236,9 @@ impl Rules {
         let mut conflicts = Vec::new();
         let mut pending = vec![(0, Some(data), Vec::new())];
         while let Some((id, data, path)) = pending.pop() {
-            let (Some(node), Some(data)) = (self.nodes.get(id), data) else { continue };
+            let (Some(node), Some(data)) = (self.nodes.get(id), data) else {
+                continue;
+            };
             if let Some(rule) = node.rule() {
                 let path = path.join("/");
                 let text = format!("conflicting rule for data path {path} found");
@@ -217,7 +247,11 @@ impl Rules {
             }
             for (name, child) in node.children.iter().rev() {
                 // Below anything but an object no document can lie.
-                let below = if data.kind() == Kind::Object { data.get(name) } else { Some(data) };
+                let below = if data.kind() == Kind::Object {
+                    data.get(name)
+                } else {
+                    Some(data)
+                };
                 let mut path = path.clone();
                 path.push(name.as_str());
                 pending.push((*child, below, path));
@@ -235,7 +269,9 @@ impl Node {
 
     /// The first rule or function here.
     pub(super) fn rule(&self) -> Option<&Location> {
-        self.value.as_ref().or(self.function.as_ref().map(|(location, _)| location))
+        self.value
+            .as_ref()
+            .or(self.function.as_ref().map(|(location, _)| location))
     }
 
     fn is_only_function(&self) -> bool {
@@ -245,29 +281,48 @@ impl Node {
 
 /// The path of a module's package, below `data`.
 pub(super) fn package(module: &Module) -> Vec<String> {
-    static_path(&module.package.refr).map(|path| path.names).unwrap_or_default()
+    static_path(&module.package.refr)
+        .map(|path| path.names)
+        .unwrap_or_default()
 }
 
 /// How a rule defines its document; `None` if its head is no reference.
 pub(super) fn definition(rule: &Rule) -> Option<Definition> {
     let (refr, arguments, is_old_set) = match rule {
-        Rule::Spec { head: RuleHead::Compr { refr, .. }, .. } => (refr, None, false),
-        Rule::Spec { head: RuleHead::Set { refr, key, .. }, .. } => (refr, None, key.is_none()),
-        Rule::Spec { head: RuleHead::Func { refr, args, .. }, .. } => (refr, arity(args), false),
+        Rule::Spec {
+            head: RuleHead::Compr { refr, .. },
+            ..
+        } => (refr, None, false),
+        Rule::Spec {
+            head: RuleHead::Set { refr, key, .. },
+            ..
+        } => (refr, None, key.is_none()),
+        Rule::Spec {
+            head: RuleHead::Func { refr, args, .. },
+            ..
+        } => (refr, arity(args), false),
         Rule::Default { refr, args, .. } => match refr.as_ref() {
             // `default p["q"] := …` belongs to the document at `p`.
             Expr::RefBrack { refr, .. } => (refr, arity(args), false),
             _ => (refr, arity(args), false),
         },
     };
-    let StaticPath { mut names, mut tail } = static_path(refr)?;
+    let StaticPath {
+        mut names,
+        mut tail,
+    } = static_path(refr)?;
     if is_old_set && tail == Tail::Nothing && names.len() > 1 {
         // `p.q { … }` in v0: a set at `p` that has the item "q".
         names.pop();
         tail = Tail::More;
     }
     let direct = tail != Tail::More;
-    Some(Definition { names, direct, arguments, location: location(refr) })
+    Some(Definition {
+        names,
+        direct,
+        arguments,
+        location: location(refr),
+    })
 }
 
 /// A function without arguments is a rule.

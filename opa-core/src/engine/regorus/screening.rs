@@ -47,7 +47,9 @@ fn refused(module: &Module, error: &ScreenError) -> CompileError {
     let at = place(module, (error.line(), error.column()));
     // The text begins with the place.
     let text = error.to_string();
-    let text = text.split_once(": ").map_or(text.as_str(), |(_, text)| text);
+    let text = text
+        .split_once(": ")
+        .map_or(text.as_str(), |(_, text)| text);
     CompileError::new(CompileError::PARSE, text).at(at)
 }
 
@@ -70,10 +72,16 @@ fn check_numbers(module: &Module) -> Result<(), CompileError> {
 fn first(module: &Module, name: &str) -> (usize, usize) {
     let root = name.split('.').next().unwrap_or(name);
     let mut tokens = tokens(module.source()).map_while(Result::ok);
-    tokens.find(|token| token.is(root)).map_or((1, 1), |token| (token.line, token.column))
+    tokens
+        .find(|token| token.is(root))
+        .map_or((1, 1), |token| (token.line, token.column))
 }
 
 fn place(module: &Module, (row, column): (usize, usize)) -> Location {
     let narrow = |value| u32::try_from(value).unwrap_or(u32::MAX);
-    Location { file: Arc::from(module.id()), row: narrow(row), column: narrow(column) }
+    Location {
+        file: Arc::from(module.id()),
+        row: narrow(row),
+        column: narrow(column),
+    }
 }

@@ -6,15 +6,17 @@ use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Rule, RuleH
 
 use super::paths::{StaticPath, Tail, function_name, static_path};
 
-/// What the steps of an evaluation take of the stack in KiB, measured in a debug build, where they
-/// take eight times as much as in a release build.
+/// What the steps of an evaluation take of the stack in KiB: more than was measured in a debug
+/// build, where they take about six times as much as in a release build.
 mod stack {
     /// The evaluation of a rule or function.
-    pub(super) const RULE: u64 = 36;
+    pub(super) const RULE: u64 = 18;
+    /// A body, a comprehension or `every`.
+    pub(super) const QUERY: u64 = 14;
     /// One level of an expression.
-    pub(super) const LEVEL: u64 = 9;
-    /// A comprehension or `every`.
-    pub(super) const QUERY: u64 = 36;
+    pub(super) const LEVEL: u64 = 5;
+    /// A level that is a call takes more.
+    pub(super) const CALL: u64 = 8;
     /// A loop within the loops before it.
     pub(super) const LOOP: u64 = 18;
 }
@@ -50,8 +52,15 @@ pub(super) struct Reference {
 }
 
 enum Step<'a> {
-    Expr { expr: &'a Expr, stack: u64, is_statement: bool },
-    Query { query: &'a Query, stack: u64 },
+    Expr {
+        expr: &'a Expr,
+        stack: u64,
+        is_statement: bool,
+    },
+    Query {
+        query: &'a Query,
+        stack: u64,
+    },
 }
 
 impl<'a> Uses<'a> {
@@ -60,7 +69,11 @@ impl<'a> Uses<'a> {
         uses.begin(rule);
         while let Some(step) = uses.pending.pop() {
             match step {
-                Step::Expr { expr, stack, is_statement } => uses.expr(expr, stack, is_statement),
+                Step::Expr {
+                    expr,
+                    stack,
+                    is_statement,
+                } => uses.expr(expr, stack, is_statement),
                 Step::Query { query, stack } => uses.query(query, stack),
             }
         }
@@ -90,19 +103,34 @@ impl<'a> Uses<'a> {
                     }
                 };
                 // The head is evaluated within the loops of the body.
-                let loops = bodies.iter().map(|body| loops_of(&body.query)).max().unwrap_or(0);
+                let loops = bodies
+                    .iter()
+                    .map(|body| loops_of(&body.query))
+                    .max()
+                    .unwrap_or(0);
                 let inner = stack::RULE + stack::LOOP * loops;
-                values.into_iter().for_each(|value| self.visit(value, inner));
+                values
+                    .into_iter()
+                    .for_each(|value| self.visit(value, inner));
                 for body in bodies {
-                    body.assign.iter().for_each(|assign| self.visit(&assign.value, inner));
-                    self.pending.push(Step::Query { query: &body.query, stack: stack::RULE });
+                    body.assign
+                        .iter()
+                        .for_each(|assign| self.visit(&assign.value, inner));
+                    self.pending.push(Step::Query {
+                        query: &body.query,
+                        stack: stack::RULE,
+                    });
                 }
             }
         }
     }
 
     fn visit(&mut self, expr: &'a Expr, stack: u64) {
-        self.pending.push(Step::Expr { expr, stack, is_statement: false });
+        self.pending.push(Step::Expr {
+            expr,
+            stack,
+            is_statement: false,
+        });
     }
 
     fn query(&mut self, query: &'a Query, stack: u64) {
@@ -117,7 +145,12 @@ impl<'a> Uses<'a> {
             Literal::SomeVars { vars, .. } => {
                 self.locals.extend(vars.iter().map(|var| var.text()));
             }
-            Literal::SomeIn { key, value, collection, .. } => {
+            Literal::SomeIn {
+                key,
+                value,
+                collection,
+                ..
+            } => {
                 for pattern in key.iter().chain([value]) {
                     self.declare(pattern);
                     self.visit(pattern, stack);
@@ -125,11 +158,22 @@ impl<'a> Uses<'a> {
                 self.visit(collection, stack);
             }
             Literal::Expr { expr, .. } => {
-                self.pending.push(Step::Expr { expr, stack, is_statement: true });
+                self.pending.push(Step::Expr {
+                    expr,
+                    stack,
+                    is_statement: true,
+                });
             }
             Literal::NotExpr { expr, .. } => self.visit(expr, stack),
-            Literal::Every { key, value, domain, query, .. } => {
-                self.locals.extend(key.iter().chain([value]).map(|var| var.text()));
+            Literal::Every {
+                key,
+                value,
+                domain,
+                query,
+                ..
+            } => {
+                self.locals
+                    .extend(key.iter().chain([value]).map(|var| var.text()));
                 self.visit(domain, stack);
                 self.pending.push(Step::Query { query, stack });
             }
@@ -141,8 +185,8 @@ impl<'a> Uses<'a> {
     }
 
     fn expr(&mut self, expr: &'a Expr, stack: u64, is_statement: bool) {
-        self.stack = stack.max(self.stack);
         let stack = stack + stack::LEVEL;
+        self.stack = stack.max(self.stack);
         match expr {
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => {
                 self.references
@@ -151,7 +195,14 @@ impl<'a> Uses<'a> {
             }
             Expr::Call { fcn, params, .. } => {
                 let names = function_name(fcn).unwrap_or_default();
-                self.calls.push(Call { names, function: fcn, count: params.len(), is_statement });
+                self.calls.push(Call {
+                    names,
+                    function: fcn,
+                    count: params.len(),
+                    is_statement,
+                });
+                let stack = stack + stack::CALL;
+                self.stack = stack.max(self.stack);
                 params.iter().for_each(|param| self.visit(param, stack));
             }
             Expr::AssignExpr { op, lhs, rhs, .. } => {
@@ -162,7 +213,9 @@ impl<'a> Uses<'a> {
                 self.visit(rhs, stack);
             }
             _ => {
-                children(expr).into_iter().for_each(|child| self.visit(child, stack));
+                children(expr)
+                    .into_iter()
+                    .for_each(|child| self.visit(child, stack));
                 if let Some(query) = inner_query(expr) {
                     self.pending.push(Step::Query { query, stack });
                     // What is collected is evaluated within the loops of the query.
@@ -206,10 +259,13 @@ impl<'a> Uses<'a> {
 /// The direct parts of an expression, without queries and references.
 fn children(expr: &Expr) -> Vec<&Expr> {
     match expr {
-        Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().map(AsRef::as_ref).collect(),
-        Expr::Object { fields, .. } => {
-            fields.iter().flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()]).collect()
+        Expr::Array { items, .. } | Expr::Set { items, .. } => {
+            items.iter().map(AsRef::as_ref).collect()
         }
+        Expr::Object { fields, .. } => fields
+            .iter()
+            .flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()])
+            .collect(),
         Expr::ArrayCompr { term, .. } | Expr::SetCompr { term, .. } => vec![term],
         Expr::ObjectCompr { key, value, .. } => vec![key, value],
         Expr::Call { params, .. } => params.iter().map(AsRef::as_ref).collect(),
@@ -218,9 +274,16 @@ fn children(expr: &Expr) -> Vec<&Expr> {
         | Expr::BoolExpr { lhs, rhs, .. }
         | Expr::ArithExpr { lhs, rhs, .. }
         | Expr::AssignExpr { lhs, rhs, .. } => vec![lhs, rhs],
-        Expr::Membership { key, value, collection, .. } => {
+        Expr::Membership {
+            key,
+            value,
+            collection,
+            ..
+        } => {
             let key = key.as_ref().map(AsRef::as_ref);
-            key.into_iter().chain([value.as_ref(), collection.as_ref()]).collect()
+            key.into_iter()
+                .chain([value.as_ref(), collection.as_ref()])
+                .collect()
         }
         Expr::RefDot { refr, .. } => vec![refr],
         Expr::RefBrack { refr, index, .. } => vec![refr, index],
@@ -244,7 +307,9 @@ fn loops_of(query: &Query) -> u64 {
     for statement in &query.stmts {
         match &statement.literal {
             Literal::SomeVars { .. } => {}
-            Literal::SomeIn { value, collection, .. } => {
+            Literal::SomeIn {
+                value, collection, ..
+            } => {
                 loops += 1;
                 pending.extend([value.as_ref(), collection.as_ref()]);
             }
