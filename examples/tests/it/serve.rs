@@ -334,6 +334,20 @@ plugins: {envoy_ext_authz_grpc: {dry-run: true}}";
 }
 
 #[test]
+fn with_permission_dry_run_lets_denied_requests_pass() {
+    let folder = Folder::with(&[("default/authz.rego", "package authz\n\nallow := false")]);
+    let config = CONFIG.replace("FOLDER", folder.path("").to_str().unwrap());
+    let dry_run = config.replace("{path: authz/allow}", "{path: authz/allow, dry-run: true}");
+    folder.write("opa.yaml", &dry_run);
+    let mut command = Command::new(SERVE);
+    command.arg("--config-file").arg(folder.path("opa.yaml"));
+    let program = Program::spawn(command.args(["--listen", "127.0.0.1:0", "--permit-dry-run"]));
+    let address = program.address("listening on ");
+    eventually(|| get(address, "/"), |answer| answer.status == 200);
+    program.stderr(|line| line.contains("\"reason\":\"dry_run\""));
+}
+
+#[test]
 fn allowed_variables_are_filled_in() {
     let folder = Folder::with(&[
         ("default/authz.rego", &POLICY.replace("APP", "default")),

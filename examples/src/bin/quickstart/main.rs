@@ -63,7 +63,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
 
     let service = format!("http://{}", listener.local_addr()?);
-    let tour = Tour { service: &service, bundles: &bundles };
+    let tour = Tour {
+        service: &service,
+        bundles: &bundles,
+    };
     write!(io::stdout(), "{tour}")?;
     examples::serve(listener, apps.router(), interrupt, &manager).await?;
     Ok(())

@@ -40,7 +40,7 @@ async fn judge(
         Err(problem) => return (StatusCode::BAD_REQUEST, problem).into_response(),
     };
     match app {
-        // The lease lives as long as the response is made.
+        // The lease is held until there is a response.
         Ok(app) => layer(app, body_unseen)
             .layer(service_fn(echo_any))
             .oneshot(request)
