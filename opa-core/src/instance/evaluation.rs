@@ -136,7 +136,8 @@ impl Evaluated {
             Some((_, error)) if reason == Reason::DryRun => (reason, Some(error)),
             Some((reason, error)) => (reason, Some(error)),
             None => {
-                let code = reason.as_str().into();
+                // Also in dry-run the log names what is wrong.
+                let code = Reason::InvalidDecision.as_str().into();
                 (reason, problem.map(|problem| EventError { code, message: problem.into() }))
             }
         };

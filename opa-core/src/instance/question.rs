@@ -68,6 +68,12 @@ impl Question {
         &self.app
     }
 
+    /// When the decision was asked for, by the manager's clock.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        self.timestamp
+    }
+
     /// Takes the active snapshot and looks up `path`, by default the configured entrypoint.
     ///
     /// # Errors
@@ -212,9 +218,33 @@ impl Prepared {
         self.snapshot.profile.dry_run
     }
 
+    /// Whether the configuration wants no `parsed_body` and `truncated_body` in the input
+    /// (`skip-request-body-parse`).
+    #[must_use]
+    pub fn skips_request_body_parse(&self) -> bool {
+        self.snapshot.profile.skip_request_body_parse
+    }
+
+    /// Whether the decision's event will have an input; where not, [`LogEntry::input`] is dropped
+    /// and need not be made.
+    #[must_use]
+    pub fn records_input(&self) -> bool {
+        !self.snapshot.profile.decision_sinks.is_empty() && !self.snapshot.withholds
+    }
+
     /// Ends the question without asking the policy.
     pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
-        let error = EventError { code: reason.as_str().into(), message: message.into() };
+        self.end(reason, reason, message, entry)
+    }
+
+    /// Ends the question without asking the policy, but lets the request pass: it would be refused
+    /// for `refused` if this were no [dry-run](Self::is_dry_run).
+    pub fn pass_in_dry_run(self, refused: Reason, message: &str, entry: LogEntry) -> Decision {
+        self.end(Reason::DryRun, refused, message, entry)
+    }
+
+    fn end(self, reason: Reason, problem: Reason, message: &str, entry: LogEntry) -> Decision {
+        let error = EventError { code: problem.as_str().into(), message: message.into() };
         let ends = Ends { reason, result: None, error: Some(error), eval: Duration::ZERO };
         self.question.conclude(ends, entry, Some((&self.snapshot, &self.entrypoint)))
     }

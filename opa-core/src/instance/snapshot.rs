@@ -18,6 +18,7 @@ pub(crate) struct Profile {
     /// The path that is asked when a route names none.
     pub(crate) entrypoint: EntrypointPath,
     pub(crate) dry_run: bool,
+    pub(crate) skip_request_body_parse: bool,
     /// The bundles that must be there before anything is served.
     pub(crate) bundles: Vec<Arc<str>>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,

@@ -122,6 +122,7 @@ impl Blueprint {
             labels,
             entrypoint: config.envoy.path.clone(),
             dry_run: config.envoy.dry_run,
+            skip_request_body_parse: config.envoy.skip_request_body_parse,
             bundles: Vec::new(),
             decision_sinks: attached.iter().filter_map(|one| one.decisions.clone()).collect(),
             status_sinks: attached.iter().filter_map(|one| one.status.clone()).collect(),
