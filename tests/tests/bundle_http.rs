@@ -21,6 +21,23 @@ fn bundle(version: &str) -> Vec<u8> {
         .unwrap()
 }
 
+/// A bundle of these files, as they are.
+fn archive(files: &[(&str, &[u8])]) -> Answer {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        // Past the checks of `set_path`: hostile names are wanted here.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append(&header, *bytes).unwrap();
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, &tar.into_inner().unwrap()).unwrap();
+    Answer::Bundle(gzip.finish().unwrap())
+}
+
 /// A manager whose apps poll `server` all the time.
 fn manager(server: &BundleServer) -> Manager {
     with_polling(server, "{min_delay_seconds: 1, max_delay_seconds: 1}")
@@ -31,7 +48,7 @@ fn with_polling(server: &BundleServer, polling: &str) -> Manager {
         "services: {{control: {{url: '{}', response_header_timeout_seconds: 1, \
            headers: {{x-team: red}}, credentials: {{bearer: {{token: secret}}}}}}}}\n\
          bundles: {{b: {{service: control, resource: '{{{{ .bundlename }}}}', \
-           polling: {polling}}}}}",
+           size_limit_bytes: 100000, polling: {polling}}}}}",
         server.url(),
     );
     Manager::builder()
@@ -185,6 +202,36 @@ async fn a_fault_hurts_only_its_app_and_ends_by_itself() {
             "archive read failed",
         ),
         (Answer::Bundle(Vec::new()), "archive read failed"),
+        (
+            archive(&[("../../etc/data.json", b"{}")]),
+            "../../etc/data.json",
+        ),
+        (
+            archive(&[("x/data.json", &[b' '; 100_001])]),
+            "exceeds configured size_limit_bytes",
+        ),
+        (
+            archive(&[("bomb/data.json", &vec![b' '; 64 << 20])]),
+            "exceeds configured size_limit_bytes",
+        ),
+        (
+            archive(&[
+                (".manifest", br#"{"roots": ["a"]}"#),
+                ("b/data.json", b"{}"),
+            ]),
+            "roots",
+        ),
+        (
+            archive(&[("data.json", br#"{"a": 1}"#), ("a/b/data.json", b"2")]),
+            "a/b/data.json",
+        ),
+        (
+            archive(&[("a.rego", b"package a # broken")]),
+            "the module is broken",
+        ),
+        (archive(&[("a.rego", b"pack age")]), "a.rego"),
+        (archive(&[("patch.json", br#"{"data": []}"#)]), "patch.json"),
+        (archive(&[("data.json", b"{")]), "data.json"),
     ];
     let server = BundleServer::start().await;
     server.answer("/healthy", Answer::Bundle(bundle("0")));

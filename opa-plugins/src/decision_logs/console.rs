@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -36,6 +37,7 @@ struct Counters {
     written: AtomicU64,
     queue_full: AtomicU64,
     write_failed: AtomicU64,
+    encode_failed: AtomicU64,
 }
 
 /// What became of the events so far: `recorded` is the sum of the others and of what still waits.
@@ -50,6 +52,8 @@ pub struct Counts {
     pub queue_full: u64,
     /// Events lost because writing failed.
     pub write_failed: u64,
+    /// Events lost because a panic ended their encoding: the deferred input is a layer's code.
+    pub encode_failed: u64,
 }
 
 impl Console {
@@ -97,6 +101,7 @@ impl Console {
             written: read(&self.counters.written),
             queue_full: read(&self.counters.queue_full),
             write_failed: read(&self.counters.write_failed),
+            encode_failed: read(&self.counters.encode_failed),
             recorded: read(&self.counters.recorded),
         }
     }
@@ -127,8 +132,11 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         while let Some(message) = next {
             match message {
                 Message::Event(event) => {
-                    encode::console_line(&event, SystemTime::now(), &mut lines);
-                    events += 1;
+                    if encode(&event, &mut lines) {
+                        events += 1;
+                    } else {
+                        counters.encode_failed.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 Message::Flush(done) => {
                     flush = Some(done);
@@ -156,6 +164,18 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
             let _ = done.send(());
         }
     }
+}
+
+/// Adds the event's line. A panic leaves `lines` as it was.
+fn encode(event: &Event, lines: &mut Vec<u8>) -> bool {
+    let start = lines.len();
+    let line = || encode::console_line(event, SystemTime::now(), lines);
+    let encoded = catch_unwind(AssertUnwindSafe(line)).is_ok();
+    if !encoded {
+        lines.truncate(start);
+        tracing::error!("decision log: an event could not be encoded");
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -336,6 +356,52 @@ mod tests {
                 .unwrap_err();
             assert_eq!(error.path(), path, "{error}");
         }
+    }
+
+    /// An input whose building is wrong.
+    struct Panics;
+
+    impl opa_core::plugin::DeferredInput for Panics {
+        fn build(&self) -> Value {
+            panic!("the layer is wrong")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_deferred_input_costs_only_its_event() {
+        let lines = Lines::default();
+        let plugin = decision_logs().console_to(lines.clone());
+        let counts = plugin.counts();
+        let manager = Manager::builder()
+            .config_yaml(CONSOLE)
+            .in_memory([], Value::empty_object())
+            .unwrap()
+            .engine(Echo)
+            .plugin(plugin)
+            .build()
+            .unwrap();
+        let app = manager.app("shop").unwrap();
+        app.ready(Duration::from_secs(10)).await.unwrap();
+        let evaluated = app
+            .ask()
+            .prepare(None)
+            .unwrap()
+            .evaluate(Value::from(1))
+            .await;
+        let input = opa_core::plugin::EventInput::Deferred(Arc::new(Panics));
+        let entry = opa_core::instance::LogEntry {
+            input,
+            requested_by: None,
+        };
+        let _ = evaluated.conclude(Reason::Decided, None, entry);
+        app.decide("a/b", Value::from(1)).await;
+        manager.shutdown(Duration::from_secs(10)).await;
+        let counts = counts();
+        assert_eq!(
+            (counts.recorded, counts.written, counts.encode_failed),
+            (2, 1, 1)
+        );
+        assert_eq!(lines.take().len(), 1);
     }
 
     /// Blocks in its first write until it is let go.

@@ -1,7 +1,9 @@
 //! Threads for evaluations that don't run inline, fair by app.
 //!
 //! Each app has its own queue and the queues are served in turn; one app has at most half of the
-//! threads. A thread that is stuck past its decision's deadline, inside a built-in that can't be
+//! threads. An app that has nothing running need not wait for those that have: for its one job there
+//! are as many threads again in reserve, so that a few apps whose policies run long can't keep the
+//! others waiting. A thread that is stuck past its decision's deadline, inside a built-in that can't be
 //! interrupted, is replaced, up to a bound; until it comes back it counts against its app.
 //!
 //! ```
@@ -30,6 +32,7 @@ pub use self::threads::Spawn;
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
     threads: usize,
+    reserve: usize,
     per_app: usize,
     queued: usize,
     queued_per_app: usize,
@@ -38,7 +41,7 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// A pool of `threads` threads, at least two. One app runs on at most half of them at a time
+    /// A pool of `threads` threads, at least two, and as many in reserve. One app runs on at most half of them at a time
     /// and has at most 1,024 jobs waiting, all apps together 16,384; at most `threads` stuck
     /// threads are replaced.
     #[must_use]
@@ -46,12 +49,20 @@ impl PoolConfig {
         let threads = threads.max(2);
         Self {
             threads,
+            reserve: threads,
             per_app: threads / 2,
             queued: 16_384,
             queued_per_app: 1_024,
             replacements: threads,
             spawn: Spawn::Threads,
         }
+    }
+
+    /// How many more threads there are for apps that have nothing running.
+    #[must_use]
+    pub fn reserve(mut self, threads: usize) -> Self {
+        self.reserve = threads;
+        self
     }
 
     /// How many jobs may wait, of one app and in total.
@@ -87,7 +98,13 @@ impl Pool {
     #[must_use]
     pub fn new(config: PoolConfig) -> Self {
         let queue = Queue::new(&config);
-        Self { shared: Arc::new(Shared { config, queue: Mutex::new(queue), work: Condvar::new() }) }
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                queue: Mutex::new(queue),
+                work: Condvar::new(),
+            }),
+        }
     }
 
     /// Queues `job` for `app`. A panic of the job is contained.
@@ -146,7 +163,9 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("config", &self.shared.config).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,22 +216,43 @@ mod tests {
         wait_until(&pool, 2);
         assert_eq!(pool.load(), (8, 2));
         let (send, receive) = mpsc::channel();
-        pool.submit(PoolKey(2), move || send.send("other app").unwrap()).unwrap();
+        pool.submit(PoolKey(2), move || send.send("other app").unwrap())
+            .unwrap();
         assert_eq!(receive.recv().unwrap(), "other app");
         release(gates);
         wait_until(&pool, 0);
     }
 
     #[test]
+    fn an_app_with_nothing_running_does_not_wait_for_those_that_have() {
+        let pool = Pool::new(PoolConfig::threads(4).reserve(2));
+        let (gates_of_1, _) = block(&pool, 1, 10);
+        let (gates_of_2, _) = block(&pool, 2, 10);
+        wait_until(&pool, 4);
+        assert_eq!(pool.load(), (16, 4));
+        let (gates_of_3, _) = block(&pool, 3, 2);
+        let (gates_of_4, _) = block(&pool, 4, 1);
+        wait_until(&pool, 6);
+        assert_eq!(pool.load(), (17, 6), "one job each, from the reserve");
+        let (gates_of_5, _) = block(&pool, 5, 1);
+        assert_eq!(pool.load(), (18, 6), "the reserve is in use");
+        for gates in [gates_of_1, gates_of_2, gates_of_3, gates_of_4, gates_of_5] {
+            release(gates);
+        }
+        wait_until(&pool, 0);
+    }
+
+    #[test]
     fn apps_are_served_in_turn() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         let (gates_of_1, _) = block(&pool, 1, 1);
         let (gates_of_2, _) = block(&pool, 2, 1);
         wait_until(&pool, 2);
         let (send, receive) = mpsc::channel();
         for (app, name) in [(1, "1a"), (1, "1b"), (1, "1c"), (3, "3a"), (4, "4a")] {
             let send = send.clone();
-            pool.submit(PoolKey(app), move || send.send(name).unwrap()).unwrap();
+            pool.submit(PoolKey(app), move || send.send(name).unwrap())
+                .unwrap();
         }
         release(gates_of_1);
         let order: Vec<_> = (0..5).map(|_| receive.recv().unwrap()).collect();
@@ -222,7 +262,7 @@ mod tests {
 
     #[test]
     fn waiting_jobs_are_bounded_by_app_and_in_total() {
-        let pool = Pool::new(PoolConfig::threads(2).queued(2, 3));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0).queued(2, 3));
         let (gates_of_1, _) = block(&pool, 1, 1);
         let (gates_of_2, _) = block(&pool, 2, 1);
         wait_until(&pool, 2);
@@ -238,11 +278,13 @@ mod tests {
 
     #[test]
     fn a_waiting_job_can_be_taken_back() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         let (gates, _) = block(&pool, 1, 1);
         wait_until(&pool, 1);
         let (send, receive) = mpsc::channel();
-        let ticket = pool.submit(PoolKey(1), move || send.send(()).unwrap()).unwrap();
+        let ticket = pool
+            .submit(PoolKey(1), move || send.send(()).unwrap())
+            .unwrap();
         assert!(pool.abandon(ticket, true));
         assert_eq!(pool.load(), (0, 1));
         release(gates);
@@ -251,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_stuck_thread_is_replaced_up_to_the_bound_and_counts_against_its_app() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         let (gates_of_1, tickets) = block(&pool, 1, 1);
         let (gates_of_2, other) = block(&pool, 2, 1);
         wait_until(&pool, 2);
@@ -260,7 +302,8 @@ mod tests {
             assert!(!pool.abandon(*ticket, true));
         }
         let (send, receive) = mpsc::channel();
-        pool.submit(PoolKey(3), move || send.send(()).unwrap()).unwrap();
+        pool.submit(PoolKey(3), move || send.send(()).unwrap())
+            .unwrap();
         receive.recv().unwrap();
         // The first app still has its share in use.
         pool.submit(PoolKey(1), || ()).unwrap();
@@ -283,12 +326,14 @@ mod tests {
 
     #[test]
     fn a_panic_does_not_cost_a_thread() {
-        let pool = Pool::new(PoolConfig::threads(2));
+        let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         for _ in 0..8 {
-            pool.submit(PoolKey(1), || std::panic::resume_unwind(Box::new("policy"))).unwrap();
+            pool.submit(PoolKey(1), || std::panic::resume_unwind(Box::new("policy")))
+                .unwrap();
         }
         let (send, receive) = mpsc::channel();
-        pool.submit(PoolKey(1), move || send.send(()).unwrap()).unwrap();
+        pool.submit(PoolKey(1), move || send.send(()).unwrap())
+            .unwrap();
         receive.recv().unwrap();
         wait_until(&pool, 0);
     }

@@ -27,7 +27,8 @@ pub(super) struct Queue {
     running: HashSet<Ticket>,
     next_id: u64,
     closed: bool,
-    max_workers: usize,
+    threads: usize,
+    reserve: usize,
     max_per_app: usize,
     max_waiting: usize,
     max_waiting_per_app: usize,
@@ -59,7 +60,8 @@ impl Queue {
             running: HashSet::new(),
             next_id: 0,
             closed: false,
-            max_workers: config.threads,
+            threads: config.threads,
+            reserve: config.reserve,
             max_per_app: config.per_app,
             max_waiting: config.queued,
             max_waiting_per_app: config.queued_per_app,
@@ -86,26 +88,43 @@ impl Queue {
 
     /// Counts a worker to be started, if work waits that no idle worker will take.
     fn start_worker(&mut self) -> bool {
-        let start = !self.closed
-            && self.waiting > self.idle
-            && self.workers < self.max_workers + self.stuck.len();
+        let start = !self.closed && self.waiting > self.idle && self.workers < self.max_workers();
         self.workers += usize::from(start);
         start
     }
 
+    fn max_workers(&self) -> usize {
+        self.threads + self.reserve + self.stuck.len()
+    }
+
     /// The next job, in turn, of an app that has a thread left.
     pub(super) fn next(&mut self) -> Next {
-        if self.closed || self.workers > self.max_workers + self.stuck.len() {
+        if self.closed || self.workers > self.max_workers() {
             return Next::End;
         }
+        let busy = self.running.len() - self.stuck.len();
+        if busy >= self.threads + self.reserve {
+            return Next::Wait;
+        }
         for _ in 0..self.turn.len() {
-            let Some(key) = self.turn.pop_front() else { break };
-            let Some(app) = self.apps.get_mut(&key) else { continue };
-            if app.running >= self.max_per_app {
+            let Some(key) = self.turn.pop_front() else {
+                break;
+            };
+            let Some(app) = self.apps.get_mut(&key) else {
+                continue;
+            };
+            let max = if busy < self.threads {
+                self.max_per_app
+            } else {
+                1
+            };
+            if app.running >= max {
                 self.turn.push_back(key);
                 continue;
             }
-            let Some((id, job)) = app.waiting.pop_front() else { continue };
+            let Some((id, job)) = app.waiting.pop_front() else {
+                continue;
+            };
             app.running += 1;
             self.waiting -= 1;
             if !app.waiting.is_empty() {
@@ -144,7 +163,9 @@ impl Queue {
 
     /// Takes a waiting job back.
     pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
-        let Some(app) = self.apps.get_mut(&ticket.app) else { return false };
+        let Some(app) = self.apps.get_mut(&ticket.app) else {
+            return false;
+        };
         let Some(at) = app.waiting.iter().position(|(id, _)| *id == ticket.id) else {
             return false;
         };
