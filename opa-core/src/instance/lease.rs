@@ -180,3 +180,32 @@ impl Leases {
         self.word.load(Ordering::Acquire) & CLOSED != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_instance_gives_no_lease() {
+        let leases = Leases::starting_at(0);
+        assert!(leases.acquire());
+        assert!(!leases.close_unused(), "somebody holds a lease");
+        leases.release(5);
+        assert_eq!(leases.idle_ms(7), Some(2));
+        assert!(leases.close_unused());
+        assert!(!leases.acquire());
+        assert!(leases.is_closed());
+    }
+
+    #[test]
+    fn leases_that_outlive_the_close_can_be_cloned_and_dropped() {
+        let leases = Leases::starting_at(0);
+        assert!(leases.acquire());
+        leases.close();
+        leases.add();
+        leases.release(1);
+        leases.release(2);
+        assert!(leases.is_closed() && !leases.acquire());
+        assert_eq!(leases.idle_ms(2), Some(0));
+    }
+}

@@ -46,6 +46,7 @@ pub(super) struct Counting {
     memory: Memory,
     asked: Arc<AtomicUsize>,
     downloads: Arc<AtomicUsize>,
+    under_way: Arc<AtomicUsize>,
     failing: Arc<parking_lot::Mutex<Option<SourceError>>>,
 }
 
@@ -55,6 +56,7 @@ impl Counting {
             memory: Memory::new(bytes),
             asked: Arc::default(),
             downloads: Arc::default(),
+            under_way: Arc::default(),
             failing: Arc::default(),
         }
     }
@@ -67,8 +69,21 @@ impl Counting {
         self.asked.load(Ordering::Relaxed)
     }
 
+    /// How many questions are not answered and not taken back.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
     pub(super) fn downloads(&self) -> usize {
         self.downloads.load(Ordering::Relaxed)
+    }
+}
+
+struct Ended(Arc<AtomicUsize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -78,7 +93,10 @@ impl Source for Counting {
         if let Some(error) = self.failing.lock().clone() {
             return Box::pin(std::future::ready(Err(error)));
         }
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let ended = Ended(Arc::clone(&self.under_way));
         Box::pin(async move {
+            let _ended = ended;
             let answer: SourceAnswer = self.memory.fetch(request).await?;
             if !matches!(answer.content, crate::bundle::source::Content::NotModified) {
                 self.downloads.fetch_add(1, Ordering::Relaxed);

@@ -156,3 +156,13 @@ async fn an_instance_closed_right_after_a_reload_is_closed() {
     assert_eq!(app.state(), State::Closed);
     assert_eq!(version(&app).await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_closed_takes_back_the_question_that_waits_for_news() {
+    let source = Counting::new(bundle("1"));
+    let manager = warm(&source).await;
+    assert_eq!(source.under_way(), 1, "it waits for news");
+    tokio::time::sleep(GRACE * 2).await;
+    assert_eq!(manager.statuses().len(), 0);
+    assert_eq!(source.under_way(), 0);
+}
