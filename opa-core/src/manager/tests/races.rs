@@ -161,6 +161,7 @@ async fn an_instance_closed_right_after_a_reload_is_closed() {
 async fn an_instance_that_is_closed_takes_back_the_question_that_waits_for_news() {
     let source = Counting::new(bundle("1"));
     let manager = warm(&source).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(source.under_way(), 1, "it waits for news");
     tokio::time::sleep(GRACE * 2).await;
     assert_eq!(manager.statuses().len(), 0);
