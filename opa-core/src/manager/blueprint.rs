@@ -79,7 +79,11 @@ impl Blueprint {
                 .template
                 .as_ref()
                 .map_or("configuration", Template::file);
-            let text = format!("{file}: services: expected one for the app's bundle, found none");
+            let text = if config.services.is_empty() {
+                format!("{file}: services: expected one for the app's bundle, found none")
+            } else {
+                format!("{file}: bundles: expected at least one, found none")
+            };
             return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
         }
         for warning in &config.warnings {

@@ -32,6 +32,7 @@ const START: Duration = Duration::from_secs(30);
 
 /// A service whose routes are protected by virtual OPAs, and the bundle server of their policies.
 #[derive(Parser)]
+#[command(name = "quickstart")]
 struct Args {
     /// Where the service listens. Default: a free port.
     #[arg(

@@ -12,6 +12,7 @@ use opa_tower::AppId;
 /// A request that the policy allows is answered with what reached the service, as JSON. Decisions
 /// are logged to standard error if the configuration says `decision_logs: {console: true}`.
 #[derive(Debug, Parser)]
+#[command(name = "serve")]
 pub(crate) struct Args {
     /// A configuration file as for OPA, the template of every app.
     #[arg(short, long, value_name = "FILE")]
