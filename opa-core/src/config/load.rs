@@ -74,6 +74,7 @@ impl Config {
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
         refuse_unsupported(reader)?;
+        warn_of_no_effect(reader, warnings);
         let services = match reader.field("services") {
             Some(services) => read_services(&services, warnings)?,
             None => Vec::new(),
@@ -156,6 +157,21 @@ fn refuse_unsupported(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Warns about what OPA reads for features that this version refuses or has no use for.
+fn warn_of_no_effect(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) {
+    for (option, why) in [
+        ("default_decision", "there is no REST API"),
+        (
+            "persistence_directory",
+            "this version persists no bundles (`persist`)",
+        ),
+    ] {
+        if let Some(field) = reader.field(option) {
+            warnings.push(field.warning(format!("has no effect: {why}")));
+        }
+    }
 }
 
 fn asks_for_nothing(field: &Field<'_>) -> bool {
@@ -392,6 +408,23 @@ mod tests {
             config_error(&with("persistence_directory: ''"))
                 .message()
                 .contains("empty")
+        );
+    }
+
+    #[test]
+    fn what_has_no_effect_is_warned_about() {
+        assert_eq!(warnings(&with("default_decision: ~")), [""; 0]);
+        let warned = warnings(&with(
+            "default_decision: /a/b\npersistence_directory: /var/opa",
+        ));
+        assert_eq!(warned.len(), 2, "{warned:?}");
+        assert!(
+            warned[0].ends_with("default_decision: has no effect: there is no REST API"),
+            "{warned:?}"
+        );
+        assert!(
+            warned[1].contains("persistence_directory: has no effect"),
+            "{warned:?}"
         );
     }
 

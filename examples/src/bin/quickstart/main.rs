@@ -1,4 +1,5 @@
-//! Three virtual OPAs in one process protect an axum service; a bundle server has their policies.
+//! Virtual OPAs in one process protect an axum service, three of them from the start and one once
+//! its bundle is published; a bundle server has their policies.
 //!
 //! Run with
 //!
