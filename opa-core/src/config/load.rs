@@ -35,9 +35,9 @@ pub struct Config {
     pub plugins: BTreeMap<String, Section>,
     /// `plugins.envoy_ext_authz_grpc`.
     pub envoy: EnvoyConfig,
-    /// `default_decision`; `system/main` by default.
+    /// `default_decision`; `system/main` by default. Has no effect yet, which is warned about.
     pub default_decision: EntrypointPath,
-    /// `persistence_directory`.
+    /// `persistence_directory`. Has no effect yet, which is warned about.
     pub persistence_directory: Option<PersistenceDirectory>,
     /// What deserves attention: unknown options, placeholders that were left as they are.
     pub warnings: Vec<Warning>,

@@ -32,7 +32,8 @@ pub(crate) struct Args {
     pub(crate) app: AppId,
 
     /// Lets the request header `x-opa-app` name the app. Only on a loopback address: whoever can
-    /// send the header chooses the policy.
+    /// send the header chooses the policy. An app starts when it is named first, and is answered
+    /// 503 until its bundles are active.
     #[arg(long)]
     pub(crate) trust_app_header: bool,
 
