@@ -30,14 +30,20 @@ impl AppId {
             "longer than 200 bytes"
         } else if !id.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             "does not start with a letter or a digit"
-        } else if !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        } else if !id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        {
             "has a character outside of `A-Za-z0-9._-`"
         } else if id.contains("..") {
             "contains `..`"
         } else {
             return Ok(Self(id.into()));
         };
-        Err(InvalidAppId { id: id.chars().take(64).collect(), problem })
+        Err(InvalidAppId {
+            id: id.chars().take(64).collect(),
+            problem,
+        })
     }
 
     /// The name.
@@ -117,7 +123,12 @@ pub struct InvalidAppId {
 
 impl fmt::Display for InvalidAppId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid app id `{}`: {}", self.id.escape_debug(), self.problem)
+        write!(
+            f,
+            "invalid app id `{}`: {}",
+            self.id.escape_debug(),
+            self.problem
+        )
     }
 }
 
@@ -136,7 +147,9 @@ mod tests {
 
     #[test]
     fn refuses_everything_else() {
-        for id in ["", ".a", "-a", "_a", "a/b", "a\\b", "a..b", "a b", "ä", "a\0", "a%2e", "{{a}}"] {
+        for id in [
+            "", ".a", "-a", "_a", "a/b", "a\\b", "a..b", "a b", "ä", "a\0", "a%2e", "{{a}}",
+        ] {
             assert!(AppId::new(id).is_err(), "{id:?}");
         }
         assert!(AppId::new(&"a".repeat(201)).is_err());

@@ -26,7 +26,10 @@ impl EntrypointPath {
     /// # Errors
     /// When no segment is left, the path is too long, or it has a control character.
     pub fn parse(path: &str) -> Result<Self, InvalidPath> {
-        let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let segments: Vec<_> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
         if segments.is_empty() {
             return Err(InvalidPath::new(path, "it has no segment"));
         }
@@ -106,13 +109,21 @@ pub struct InvalidPath {
 
 impl InvalidPath {
     fn new(path: &str, problem: &'static str) -> Self {
-        Self { path: path.chars().take(64).collect(), problem }
+        Self {
+            path: path.chars().take(64).collect(),
+            problem,
+        }
     }
 }
 
 impl fmt::Display for InvalidPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid decision path `{}`: {}", self.path.escape_debug(), self.problem)
+        write!(
+            f,
+            "invalid decision path `{}`: {}",
+            self.path.escape_debug(),
+            self.problem
+        )
     }
 }
 
@@ -140,8 +151,18 @@ mod tests {
         assert_eq!(read("data.a.b_1").as_deref(), Some("a/b_1"));
         assert_eq!(read(" data.a ").as_deref(), Some("a"));
         for query in [
-            "data", "data.", "data.a.", "data..a", "a.b", "input.a", "data.a[0]", "data.a[\"b\"]",
-            "data.a = x", "data.a; data.b", "data.a.1", "",
+            "data",
+            "data.",
+            "data.a.",
+            "data..a",
+            "a.b",
+            "input.a",
+            "data.a[0]",
+            "data.a[\"b\"]",
+            "data.a = x",
+            "data.a; data.b",
+            "data.a.1",
+            "",
         ] {
             assert_eq!(read(query), None, "{query}");
         }

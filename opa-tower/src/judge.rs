@@ -1,16 +1,16 @@
 //! The way from a request's head to what becomes of it, the same for every mode of the layer.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use opa_core::instance::{Evaluated, Evaluation, LogEntry, Prepared};
+use opa_core::plugin::EventInput;
 use opa_core::{App, AppId, AppSet, Decision, Reason};
 
 use crate::app::Rejection;
-use crate::input::{self, Request};
+use crate::input::{self, Input, Request};
 use crate::response::{Refusal, Verdict};
 use crate::settings::Settings;
 
@@ -78,47 +78,42 @@ pub(crate) fn judge(settings: &Arc<Settings>, app: &App, parts: Parts, has_body:
         Some(Ok(path)) => Some(path),
         None => None,
     };
-    let prepared = match question.prepare(path) {
-        Ok(prepared) => prepared,
-        Err(decision) => return Step::fault(settings, &parts, decision),
-    };
-    let request = Request::new(&parts, settings, SystemTime::now());
+    match question.prepare(path) {
+        Ok(prepared) => evaluate(settings, prepared, parts, has_body),
+        Err(decision) => Step::fault(settings, &parts, decision),
+    }
+}
+
+/// Shows the request to the policy, unless it can't be shown whole.
+fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body: bool) -> Step {
+    let request = Request::of(&parts, settings, &prepared);
     let requested_by = request.peer().map(|peer| peer.to_string().into());
     let target = match request.read() {
         Ok(target) => target,
         Err(unreadable) => {
             let entry = LogEntry {
+                input: EventInput::None,
                 requested_by,
-                ..LogEntry::default()
             };
             let (reason, message) = (unreadable.reason(), unreadable.to_string());
             return refuse(settings, prepared, parts, reason, &message, entry);
         }
     };
     if has_body && !settings.body_unseen {
-        let input = input::for_event(&request, settings, None);
         let entry = LogEntry {
-            input,
+            input: input::logged(&request, settings, &prepared),
             requested_by,
         };
+        let reason = Reason::BodyUnseen;
         let message = "the request has a body that the policy is not shown";
-        return refuse(
-            settings,
-            prepared,
-            parts,
-            Reason::BodyUnseen,
-            message,
-            entry,
-        );
+        return refuse(settings, prepared, parts, reason, message, entry);
     }
-    let inputs = prepared.inputs();
-    let document = input::build(&request, &target, settings, inputs);
-    let whole = inputs.is_all().then_some(&document);
+    let Input { given, logged } = Input::build(&request, &target, settings, &parts, &prepared);
     let entry = LogEntry {
-        input: input::for_event(&request, settings, whole),
+        input: logged,
         requested_by,
     };
-    match prepared.evaluate(document).now() {
+    match prepared.evaluate(given).now() {
         Ok(evaluated) => Step::Ruled(rule(settings, evaluated, parts, entry)),
         Err(evaluation) => Step::Waits {
             evaluation,
@@ -147,8 +142,7 @@ fn refuse(
     entry: LogEntry,
 ) -> Step {
     if prepared.is_dry_run() {
-        let message = format!("{reason}: {message}");
-        let decision = prepared.refuse(Reason::DryRun, &message, entry);
+        let decision = prepared.pass_in_dry_run(reason, message, entry);
         return Step::Ruled(Ruling::pass(parts, decision, HeaderMap::new()));
     }
     let decision = prepared.refuse(reason, message, entry);
@@ -168,8 +162,7 @@ fn rule(settings: &Settings, evaluated: Evaluated, mut parts: Parts, entry: LogE
         return Ruling::pass(parts, decision, allowance.add_to_response);
     }
     let problem = verdict.as_ref().err().map(String::as_str);
-    // A closed instance has no say any more, not even in dry-run.
-    if evaluated.is_dry_run() && evaluated.fault() != Some(Reason::Closed) {
+    if evaluated.is_dry_run() {
         let decision = evaluated.conclude(Reason::DryRun, problem, entry);
         return Ruling::pass(parts, decision, HeaderMap::new());
     }

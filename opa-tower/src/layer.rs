@@ -9,6 +9,7 @@ use opa_core::{App, AppSet};
 use tower_layer::Layer;
 
 use crate::app::NoExtractor;
+use crate::input::InputBuilder;
 use crate::settings::Settings;
 use crate::{OpaService, Responder};
 
@@ -127,6 +128,12 @@ impl<E> OpaLayer<E> {
     /// request is not shown to the policy. Default: `http`.
     pub fn scheme(self, scheme: Scheme) -> Self {
         self.set(|settings| settings.scheme = scheme)
+    }
+
+    /// Shows the policy the document that `builder` builds. Default: the one of
+    /// [`input`](crate::input).
+    pub fn input(self, builder: impl InputBuilder) -> Self {
+        self.set(|settings| settings.input = Some(Arc::new(builder)))
     }
 
     /// Shapes the answers to requests that don't pass. Default:

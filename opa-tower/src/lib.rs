@@ -127,6 +127,7 @@ mod settings;
 pub use app::{AppExtractor, Rejection};
 pub use body::{RequestBody, ResponseBody};
 pub use future::ResponseFuture;
+pub use input::InputBuilder;
 pub use layer::OpaLayer;
 pub use opa_core::{App, AppId, AppSet, Decision, Manager, Reason};
 pub use peer::PeerAddr;

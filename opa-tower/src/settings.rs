@@ -10,6 +10,7 @@ use opa_core::Value;
 use opa_core::engine::{EntrypointPath, InvalidPath};
 
 use crate::PeerAddr;
+use crate::input::InputBuilder;
 use crate::response::{DefaultResponder, Responder};
 
 type SourceAddress = dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync;
@@ -21,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) entrypoint: Option<Result<EntrypointPath, InvalidPath>>,
     pub(crate) body_unseen: bool,
     pub(crate) responder: Arc<dyn Responder>,
+    /// The document of the Envoy plugin when `None`.
+    pub(crate) input: Option<Arc<dyn InputBuilder>>,
     pub(crate) source_address: Option<Arc<SourceAddress>>,
     pub(crate) rewritten_path: bool,
     pub(crate) scheme: Scheme,
@@ -34,6 +37,7 @@ impl Default for Settings {
             entrypoint: None,
             body_unseen: false,
             responder: Arc::new(DefaultResponder::default()),
+            input: None,
             source_address: None,
             rewritten_path: false,
             scheme: Scheme::HTTP,

@@ -2,8 +2,8 @@
 
 use super::error::{ConfigError, Warning};
 use super::field::Field;
-use crate::entrypoint_path::EntrypointPath;
 use super::reader::Reader;
+use crate::entrypoint_path::EntrypointPath;
 
 /// The name of the plugin in configuration files.
 pub(crate) const NAME: &str = "envoy_ext_authz_grpc";
@@ -64,9 +64,8 @@ impl EnvoyConfig {
         let config = Self {
             path: read_path(&mut reader)?,
             dry_run: dry_run.as_ref().map_or(Ok(false), Field::as_bool)?,
-            dry_run_refused: dry_run.map(|field| {
-                field.error("the program does not permit dry-run (`permit_dry_run`)")
-            }),
+            dry_run_refused: dry_run
+                .map(|field| field.error("the program does not permit dry-run (`permit_dry_run`)")),
             skip_request_body_parse: reader.bool("skip-request-body-parse")?.unwrap_or(false),
         };
         warnings.extend(reader.finish()?);

@@ -9,10 +9,10 @@ use super::envoy::{self, EnvoyConfig};
 use super::error::{ConfigError, Warning};
 use super::field::Field;
 use super::node::Value;
-use crate::entrypoint_path::EntrypointPath;
 use super::reader::Reader;
 use super::section::Section;
 use super::service::{ServiceConfig, read_services};
+use crate::entrypoint_path::EntrypointPath;
 
 /// The configuration of one app.
 ///

@@ -16,12 +16,13 @@ pub struct Entrypoint {
 
 impl Entrypoint {
     /// An entrypoint at `path` that reads `inputs`. `handle` is the engine's own.
-    pub fn new(
-        path: EntrypointPath,
-        inputs: InputPaths,
-        handle: impl Any + Send + Sync,
-    ) -> Self {
-        Self { path, inputs, handle: Arc::new(handle), slow: Arc::default() }
+    pub fn new(path: EntrypointPath, inputs: InputPaths, handle: impl Any + Send + Sync) -> Self {
+        Self {
+            path,
+            inputs,
+            handle: Arc::new(handle),
+            slow: Arc::default(),
+        }
     }
 
     /// The path that was looked up.

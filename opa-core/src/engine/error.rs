@@ -22,7 +22,11 @@ impl CompileError {
 
     /// An error with one of OPA's codes.
     pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<Arc<str>>) -> Self {
-        Self { code: code.into(), message: message.into(), location: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            location: None,
+        }
     }
 
     /// The same error at a place.
@@ -84,7 +88,10 @@ impl CompileErrors {
 
 impl From<CompileError> for CompileErrors {
     fn from(first: CompileError) -> Self {
-        Self { first, rest: Vec::new() }
+        Self {
+            first,
+            rest: Vec::new(),
+        }
     }
 }
 

@@ -20,21 +20,27 @@ impl InputPaths {
         P: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        let paths = paths.into_iter().map(|path| path.into_iter().map(Into::into).collect());
+        let paths = paths
+            .into_iter()
+            .map(|path| path.into_iter().map(Into::into).collect());
         Self(Some(paths.collect()))
     }
 
     /// Whether the whole input may be read.
     #[must_use]
     pub fn is_all(&self) -> bool {
-        self.0.as_ref().is_none_or(|paths| paths.iter().any(Vec::is_empty))
+        self.0
+            .as_ref()
+            .is_none_or(|paths| paths.iter().any(Vec::is_empty))
     }
 
     /// Whether something at `path`, above it or below it can be read.
     #[must_use]
     pub fn reads(&self, path: &[&str]) -> bool {
         let Some(paths) = &self.0 else { return true };
-        paths.iter().any(|read| read.iter().zip(path).all(|(read, asked)| read == asked))
+        paths
+            .iter()
+            .any(|read| read.iter().zip(path).all(|(read, asked)| read == asked))
     }
 }
 

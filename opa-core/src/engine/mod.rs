@@ -49,9 +49,9 @@ pub use opa_rego::eval::{
     AppCaches, Budget, CancelFlag, Clock, EvalContext, EvalError, Interrupt, IoAnswer, IoCall,
     Location, Memo, Outcome, PrintSink, SystemClock,
 };
-pub(crate) use run::{Run, RunEnd, Runner, Task};
 #[cfg(feature = "regorus")]
 pub use regorus::{Limits as RegorusLimits, Regorus};
+pub(crate) use run::{Run, RunEnd, Runner, Task};
 
 use crate::Value;
 pub use crate::entrypoint_path::{EntrypointPath, InvalidPath};

@@ -17,7 +17,12 @@ impl Module {
     pub fn new(id: impl Into<Arc<str>>, source: impl Into<Arc<str>>, version: RegoVersion) -> Self {
         let source = source.into();
         let digest = Sha256::digest(source.as_bytes()).into();
-        Self { id: id.into(), source, version, digest }
+        Self {
+            id: id.into(),
+            source,
+            version,
+            digest,
+        }
     }
 
     /// A module in Rego v1.
@@ -53,9 +58,13 @@ pub struct ModuleSet {
 impl ModuleSet {
     /// A set of modules. Of two modules with the same id the last one stays.
     pub fn new(modules: impl IntoIterator<Item = Module>) -> Self {
-        let sorted: std::collections::BTreeMap<_, _> =
-            modules.into_iter().map(|module| (Arc::clone(&module.id), module)).collect();
-        Self { modules: sorted.into_values().collect() }
+        let sorted: std::collections::BTreeMap<_, _> = modules
+            .into_iter()
+            .map(|module| (Arc::clone(&module.id), module))
+            .collect();
+        Self {
+            modules: sorted.into_values().collect(),
+        }
     }
 
     /// The modules, sorted by id.
@@ -98,7 +107,10 @@ mod tests {
         let a = Module::v1("a", "package a");
         let b = Module::v1("b", "package b");
         let both = ModuleSet::new([a.clone(), b.clone()]);
-        assert_eq!(both.digest(), ModuleSet::new([b.clone(), a.clone()]).digest());
+        assert_eq!(
+            both.digest(),
+            ModuleSet::new([b.clone(), a.clone()]).digest()
+        );
         for other in [
             vec![a.clone()],
             vec![Module::v1("x", "package a"), b.clone()],

@@ -125,7 +125,13 @@ impl Run {
         let mut time = Duration::ZERO;
         let mut io_rounds = 0;
         let stage = task.next_round(ctx, &mut time, &mut io_rounds);
-        Self { task, cancel, io_rounds, time, stage }
+        Self {
+            task,
+            cancel,
+            io_rounds,
+            time,
+            stage,
+        }
     }
 
     /// The end, if there is one already.
@@ -148,7 +154,12 @@ impl Future for Run {
                     let end = end.take().unwrap_or(RunEnd::Closed);
                     return Poll::Ready((end, *this.time));
                 }
-                StageProj::Pooled { round, ticket, overdue, mut deadline } => {
+                StageProj::Pooled {
+                    round,
+                    ticket,
+                    overdue,
+                    mut deadline,
+                } => {
                     match Pin::new(round).poll(cx) {
                         Poll::Ready(Ok(round)) => {
                             this.task.after_round(round, this.time, this.io_rounds)
@@ -171,7 +182,11 @@ impl Future for Run {
                         }
                     }
                 }
-                StageProj::Io { calls, ctx, deadline } => {
+                StageProj::Io {
+                    calls,
+                    ctx,
+                    deadline,
+                } => {
                     if calls.poll(cx).is_pending() {
                         ready!(deadline.poll(cx));
                         Stage::ended(RunEnd::Interrupted(Interrupt::Time))
@@ -251,19 +266,34 @@ impl Task {
             let _ = send.send(task.run(ctx));
         };
         match self.runner.pool.submit(self.key, job) {
-            Ok(ticket) => Stage::Pooled { round, ticket, overdue: false, deadline },
+            Ok(ticket) => Stage::Pooled {
+                round,
+                ticket,
+                overdue: false,
+                deadline,
+            },
             Err(_) => Stage::ended(RunEnd::Overloaded),
         }
     }
 
     fn run(&self, mut ctx: Box<EvalContext>) -> Round {
         if ctx.remaining().is_zero() {
-            return Round { outcome: None, ctx, time: Duration::ZERO, late: true };
+            return Round {
+                outcome: None,
+                ctx,
+                time: Duration::ZERO,
+                late: true,
+            };
         }
         let started = Instant::now();
         let eval = || self.bound.eval(&self.entrypoint, &self.input, &mut ctx);
         let outcome = catch_unwind(AssertUnwindSafe(eval)).ok();
-        Round { outcome, ctx, time: started.elapsed(), late: false }
+        Round {
+            outcome,
+            ctx,
+            time: started.elapsed(),
+            late: false,
+        }
     }
 
     fn make_calls(&self, calls: Vec<IoCall>, ctx: Box<EvalContext>) -> Stage {
@@ -276,7 +306,14 @@ impl Task {
             }
         }
         let deadline = tokio::time::sleep(ctx.remaining());
-        Stage::Io { calls: Calls { futures, answers: Vec::new() }, ctx: Some(ctx), deadline }
+        Stage::Io {
+            calls: Calls {
+                futures,
+                answers: Vec::new(),
+            },
+            ctx: Some(ctx),
+            deadline,
+        }
     }
 }
 
@@ -296,6 +333,10 @@ impl Calls {
             }
         }
         self.futures = pending;
-        if self.futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.futures.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }

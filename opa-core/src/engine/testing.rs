@@ -25,12 +25,18 @@ impl Scripted {
         scheduling: Scheduling,
         script: impl Fn(&Value, &Value, &mut EvalContext) -> Outcome + Send + Sync + 'static,
     ) -> Self {
-        Self { scheduling, script: Arc::new(script), compiled: Arc::default() }
+        Self {
+            scheduling,
+            script: Arc::new(script),
+            compiled: Arc::default(),
+        }
     }
 
     /// Answers its data.
     pub(crate) fn data() -> Self {
-        Self::new(Scheduling::Sliced, |data, _, _| Outcome::Value(data.clone()))
+        Self::new(Scheduling::Sliced, |data, _, _| {
+            Outcome::Value(data.clone())
+        })
     }
 
     /// How many policies were compiled.
@@ -54,7 +60,10 @@ impl Engine for Scripted {
         _: &CompileOptions,
     ) -> Result<Arc<dyn Policy>, CompileErrors> {
         self.compiled.fetch_add(1, Ordering::Relaxed);
-        if modules.iter().any(|module| module.source().contains("broken")) {
+        if modules
+            .iter()
+            .any(|module| module.source().contains("broken"))
+        {
             return Err(CompileError::new(CompileError::PARSE, "broken").into());
         }
         Ok(Arc::new(self.clone()))
@@ -63,7 +72,10 @@ impl Engine for Scripted {
 
 impl Policy for Scripted {
     fn bind(&self, data: &Value) -> Result<Arc<dyn Bound>, CompileErrors> {
-        Ok(Arc::new(WithData { script: Arc::clone(&self.script), data: data.clone() }))
+        Ok(Arc::new(WithData {
+            script: Arc::clone(&self.script),
+            data: data.clone(),
+        }))
     }
 
     fn defines_system_log(&self) -> bool {

@@ -26,19 +26,28 @@ impl Instance {
         bundle: Arc<Bundle>,
         size: u64,
     ) -> Result<(), ActivationError> {
-        let Some(profile) = self.profile() else { return Ok(()) };
+        let Some(profile) = self.profile() else {
+            return Ok(());
+        };
         let revision = bundle.revision().cloned();
         let mut candidate = loaded.0.clone();
         candidate.insert(Arc::clone(name), bundle);
         let union = Union::of(&candidate)?;
-        let complete = profile.bundles.iter().all(|bundle| candidate.contains_key(bundle));
+        let complete = profile
+            .bundles
+            .iter()
+            .all(|bundle| candidate.contains_key(bundle));
         if !complete {
             loaded.0 = candidate;
             return Ok(());
         }
         let modules = ModuleSet::new(union.modules().iter().map(|module| {
             let file = module.file();
-            Module::new(Arc::clone(module.id()), Arc::clone(file.source()), file.rego_version())
+            Module::new(
+                Arc::clone(module.id()),
+                Arc::clone(file.source()),
+                file.rego_version(),
+            )
         }));
         let data = (union.data(), union.data_digest());
         let engine = &*self.shared.engine;

@@ -31,7 +31,11 @@ impl Counters {
 
     /// The decisions under way. What ended is read first, so that none is missed.
     pub(crate) fn in_flight(&self) -> u64 {
-        let ended = self.ended.iter().map(|counter| counter.load(Ordering::Acquire)).sum();
+        let ended = self
+            .ended
+            .iter()
+            .map(|counter| counter.load(Ordering::Acquire))
+            .sum();
         self.asked.load(Ordering::Relaxed).saturating_sub(ended)
     }
 
@@ -63,6 +67,9 @@ impl DecisionCounts {
 
     /// The reasons that occurred, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+        Reason::ALL
+            .into_iter()
+            .zip(self.0)
+            .filter(|(_, count)| *count > 0)
     }
 }

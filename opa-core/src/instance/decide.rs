@@ -31,8 +31,10 @@ impl App {
         match question.prepare(Some(&path)) {
             Ok(prepared) => {
                 let input = input.into();
-                let stage =
-                    Stage::Evaluation { evaluation: prepared.evaluate(input.clone()), input };
+                let stage = Stage::Evaluation {
+                    evaluation: prepared.evaluate(input.clone()),
+                    input,
+                };
                 Decide { stage }
             }
             Err(decision) => Decide::made(decision),
@@ -63,7 +65,11 @@ pin_project! {
 
 impl Decide {
     fn made(decision: Decision) -> Self {
-        Self { stage: Stage::Made { decision: Some(decision) } }
+        Self {
+            stage: Stage::Made {
+                decision: Some(decision),
+            },
+        }
     }
 }
 
@@ -80,7 +86,10 @@ impl Future for Decide {
             StageProj::Evaluation { evaluation, input } => {
                 let evaluated = ready!(evaluation.poll(cx));
                 let input = EventInput::Built(std::mem::take(input));
-                let entry = LogEntry { input, requested_by: None };
+                let entry = LogEntry {
+                    input,
+                    requested_by: None,
+                };
                 Poll::Ready(evaluated.conclude(Reason::Decided, None, entry))
             }
         }

@@ -49,7 +49,10 @@ impl Decision {
     /// The revision of the first bundle that has one.
     #[must_use]
     pub fn revision(&self) -> Option<&str> {
-        self.0.bundles.iter().find_map(|bundle| bundle.revision.as_deref())
+        self.0
+            .bundles
+            .iter()
+            .find_map(|bundle| bundle.revision.as_deref())
     }
 
     /// The policy's whole answer; `None` when it is undefined or failed.

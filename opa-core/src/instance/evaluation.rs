@@ -31,7 +31,10 @@ pin_project! {
 
 impl Evaluation {
     pub(super) fn new(prepared: Prepared, run: Run) -> Self {
-        Self { prepared: Some(prepared), run }
+        Self {
+            prepared: Some(prepared),
+            run,
+        }
     }
 
     /// What was evaluated, if it is known already, as it is when the evaluation was short enough
@@ -39,7 +42,10 @@ impl Evaluation {
     ///
     /// # Errors
     /// Gives the evaluation back, to be awaited.
-    #[expect(clippy::result_large_err, reason = "the future is given back, not boxed")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the future is given back, not boxed"
+    )]
     pub fn now(mut self) -> Result<Evaluated, Self> {
         match self.run.try_end() {
             Some(end) => match self.prepared.take() {
@@ -80,26 +86,52 @@ impl Evaluated {
             RunEnd::Value(value) => (Some(value), None),
             RunEnd::Undefined => {
                 let path = prepared.entrypoint.path();
-                (None, Some(fault(Reason::Undefined, format!("{path} decision was undefined"))))
+                (
+                    None,
+                    Some(fault(
+                        Reason::Undefined,
+                        format!("{path} decision was undefined"),
+                    )),
+                )
             }
             RunEnd::Error(error) => {
                 let code: Arc<str> = error.code().into();
                 let message = error.to_string().into();
-                (None, Some((Reason::EvalError, EventError { code, message })))
+                (
+                    None,
+                    Some((Reason::EvalError, EventError { code, message })),
+                )
             }
-            RunEnd::Interrupted(interrupt) => {
-                (None, Some(fault(reason_of(interrupt), interrupt.to_string())))
-            }
-            RunEnd::Panicked => (None, Some(fault(Reason::EnginePanic, "the engine panicked"))),
-            RunEnd::Overloaded => {
-                (None, Some(fault(Reason::Overloaded, "no thread was free until the deadline")))
-            }
+            RunEnd::Interrupted(interrupt) => (
+                None,
+                Some(fault(reason_of(interrupt), interrupt.to_string())),
+            ),
+            RunEnd::Panicked => (
+                None,
+                Some(fault(Reason::EnginePanic, "the engine panicked")),
+            ),
+            RunEnd::Overloaded => (
+                None,
+                Some(fault(
+                    Reason::Overloaded,
+                    "no thread was free until the deadline",
+                )),
+            ),
             RunEnd::Closed => (None, Some(fault(Reason::Closed, "the manager is closed"))),
-            RunEnd::TooManyRounds => {
-                (None, Some(fault(Reason::IoRounds, "the policy asked for input too many times")))
-            }
+            RunEnd::TooManyRounds => (
+                None,
+                Some(fault(
+                    Reason::IoRounds,
+                    "the policy asked for input too many times",
+                )),
+            ),
         };
-        Self { prepared, result, fault, eval }
+        Self {
+            prepared,
+            result,
+            fault,
+            eval,
+        }
     }
 
     /// The policy's whole answer, unless there is a [`fault`](Self::fault).
@@ -136,18 +168,40 @@ impl Evaluated {
             Some((_, error)) if reason == Reason::DryRun => (reason, Some(error)),
             Some((reason, error)) => (reason, Some(error)),
             None => {
-                let code = reason.as_str().into();
-                (reason, problem.map(|problem| EventError { code, message: problem.into() }))
+                // Also in dry-run the log names what is wrong.
+                let code = Reason::InvalidDecision.as_str().into();
+                (
+                    reason,
+                    problem.map(|problem| EventError {
+                        code,
+                        message: problem.into(),
+                    }),
+                )
             }
         };
-        let ends = Ends { reason, result: self.result, error, eval: self.eval };
-        let Prepared { question, snapshot, entrypoint } = self.prepared;
+        let ends = Ends {
+            reason,
+            result: self.result,
+            error,
+            eval: self.eval,
+        };
+        let Prepared {
+            question,
+            snapshot,
+            entrypoint,
+        } = self.prepared;
         question.conclude(ends, entry, Some((&snapshot, &entrypoint)))
     }
 }
 
 fn fault(reason: Reason, message: impl Into<Arc<str>>) -> (Reason, EventError) {
-    (reason, EventError { code: reason.as_str().into(), message: message.into() })
+    (
+        reason,
+        EventError {
+            code: reason.as_str().into(),
+            message: message.into(),
+        },
+    )
 }
 
 fn reason_of(interrupt: Interrupt) -> Reason {

@@ -23,7 +23,9 @@ impl Hooks {
     /// Runs what a test wants to happen at `place`, once.
     pub(crate) fn reach(&self, place: &'static str) {
         let mut actions = self.actions.lock();
-        let Some(at) = actions.iter().position(|(name, _)| *name == place) else { return };
+        let Some(at) = actions.iter().position(|(name, _)| *name == place) else {
+            return;
+        };
         let (_, action) = actions.swap_remove(at);
         drop(actions);
         action();

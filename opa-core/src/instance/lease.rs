@@ -19,7 +19,9 @@ pub struct App {
 impl App {
     /// Takes a lease, unless the instance is closed.
     pub(crate) fn lease(instance: &Arc<Instance>) -> Option<Self> {
-        instance.leases.acquire().then(|| Self { instance: Arc::clone(instance) })
+        instance.leases.acquire().then(|| Self {
+            instance: Arc::clone(instance),
+        })
     }
 
     /// The app's name.
@@ -54,12 +56,17 @@ impl App {
         let mut states = self.instance.state.subscribe();
         let settled = async {
             // The sender lives in the instance that `self` holds, so this can't fail.
-            let _ = states.wait_for(|state| matches!(state, State::Ready | State::Closed)).await;
+            let _ = states
+                .wait_for(|state| matches!(state, State::Ready | State::Closed))
+                .await;
         };
         let _ = tokio::time::timeout(deadline, settled).await;
         match self.state() {
             State::Ready => Ok(()),
-            state => Err(NotReady { app: self.id().clone(), state }),
+            state => Err(NotReady {
+                app: self.id().clone(),
+                state,
+            }),
         }
     }
 }
@@ -67,7 +74,9 @@ impl App {
 impl Clone for App {
     fn clone(&self) -> Self {
         self.instance.leases.add();
-        Self { instance: Arc::clone(&self.instance) }
+        Self {
+            instance: Arc::clone(&self.instance),
+        }
     }
 }
 
@@ -79,7 +88,10 @@ impl Drop for App {
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("id", self.id()).field("state", &self.state()).finish()
+        f.debug_struct("App")
+            .field("id", self.id())
+            .field("state", &self.state())
+            .finish()
     }
 }
 
@@ -121,7 +133,10 @@ const CLOSED: u64 = 1 << 63;
 
 impl Leases {
     pub(super) fn starting_at(now_ms: u64) -> Self {
-        Self { word: AtomicU64::new(0), last_used_ms: AtomicU64::new(now_ms) }
+        Self {
+            word: AtomicU64::new(0),
+            last_used_ms: AtomicU64::new(now_ms),
+        }
     }
 
     fn acquire(&self) -> bool {
@@ -151,7 +166,9 @@ impl Leases {
 
     /// Closes if nobody holds a lease; nobody will get one afterwards.
     pub(super) fn close_unused(&self) -> bool {
-        self.word.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.word
+            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// Closes whoever holds a lease.

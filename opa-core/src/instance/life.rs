@@ -13,10 +13,10 @@ use super::activation::Loaded;
 use super::counters::Counters;
 use super::lease::Leases;
 use super::{Profile, Shared, Snapshot};
+use crate::AppId;
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
 use crate::plugin::{BundleStatus, Event, InstanceStatus, State};
-use crate::AppId;
 
 /// The virtual OPA of one app.
 pub(crate) struct Instance {
@@ -72,7 +72,10 @@ impl Instance {
             .bundles
             .iter()
             .map(|name| {
-                let status = BundleStatus { name: Arc::clone(name), ..BundleStatus::default() };
+                let status = BundleStatus {
+                    name: Arc::clone(name),
+                    ..BundleStatus::default()
+                };
                 (Arc::clone(name), status)
             })
             .collect();
@@ -82,16 +85,16 @@ impl Instance {
 
     /// The first activation has not succeeded yet, and the last attempt failed.
     pub(crate) fn fail(&self, reason: &str, retry_at: Option<SystemTime>) {
-        let changed = self.state.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let starting = matches!(state, State::Starting | State::Failed { .. });
             if starting {
-                *state = State::Failed { reason: reason.into(), retry_at };
+                *state = State::Failed {
+                    reason: reason.into(),
+                    retry_at,
+                };
             }
             starting
         });
-        if changed {
-            tracing::warn!(target: "opa::instance", app = %self.id, reason, "instance failed");
-        }
         self.publish();
     }
 
@@ -107,6 +110,7 @@ impl Instance {
             self.shared.retire(self.snapshot.swap(Some(snapshot)));
             !matches!(std::mem::replace(state, State::Ready), State::Ready)
         });
+        self.publish();
         installed
     }
 
@@ -120,7 +124,9 @@ impl Instance {
         let mut states = self.state.subscribe();
         async move {
             // A sender that is gone means that the instance is.
-            let _ = states.wait_for(|state| matches!(state, State::Closed)).await;
+            let _ = states
+                .wait_for(|state| matches!(state, State::Closed))
+                .await;
         }
     }
 
@@ -173,7 +179,9 @@ impl Instance {
     }
 
     fn publish(&self) {
-        let Some(profile) = self.profile.get() else { return };
+        let Some(profile) = self.profile.get() else {
+            return;
+        };
         if profile.status_sinks.is_empty() {
             return;
         }
@@ -184,7 +192,9 @@ impl Instance {
     }
 
     pub(super) fn emit(&self, profile: &Profile, event: Event) {
-        let Some((last, others)) = profile.decision_sinks.split_last() else { return };
+        let Some((last, others)) = profile.decision_sinks.split_last() else {
+            return;
+        };
         for sink in others {
             self.contain("decision", || sink.record(event.clone()));
         }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::engine::{Bound, CompileErrors, CompileOptions, Engine, ModuleSet, Policy};
 use crate::Value;
+use crate::engine::{Bound, CompileErrors, CompileOptions, Engine, ModuleSet, Policy};
 
 type Digest256 = [u8; 32];
 
@@ -38,8 +38,9 @@ impl PolicyStore {
         key.update([0, u8::from(options.strict_builtin_errors)]);
         key.update(modules.digest());
         let policy_key: Digest256 = key.finalize().into();
-        let policy =
-            get_or_make(&self.policies, policy_key, || engine.compile(modules, &options))?;
+        let policy = get_or_make(&self.policies, policy_key, || {
+            engine.compile(modules, &options)
+        })?;
         let mut key = Sha256::new();
         key.update(policy_key);
         key.update(data_digest);
@@ -52,7 +53,9 @@ impl PolicyStore {
     pub(crate) fn len(&self) -> (usize, usize) {
         fn used<T: ?Sized>(slots: &Mutex<HashMap<Digest256, Arc<Slot<T>>>>) -> usize {
             let is_used = |slot: &&Arc<Slot<T>>| {
-                slot.lock().as_ref().is_some_and(|entry| entry.strong_count() > 0)
+                slot.lock()
+                    .as_ref()
+                    .is_some_and(|entry| entry.strong_count() > 0)
             };
             slots.lock().values().filter(is_used).count()
         }
@@ -76,7 +79,10 @@ fn get_or_make<T: ?Sized>(
         // Forgets what is unused: not the slots that somebody is about to fill.
         slots.retain(|_, slot| {
             Arc::strong_count(slot) > 1
-                || slot.lock().as_ref().is_some_and(|entry| entry.strong_count() > 0)
+                || slot
+                    .lock()
+                    .as_ref()
+                    .is_some_and(|entry| entry.strong_count() > 0)
         });
         Arc::clone(slots.entry(key).or_default())
     };

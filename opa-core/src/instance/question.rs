@@ -36,7 +36,10 @@ pub struct LogEntry {
 
 impl Default for LogEntry {
     fn default() -> Self {
-        Self { input: EventInput::None, requested_by: None }
+        Self {
+            input: EventInput::None,
+            requested_by: None,
+        }
     }
 }
 
@@ -68,6 +71,12 @@ impl Question {
         &self.app
     }
 
+    /// When the decision was asked for, by the manager's clock.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        self.timestamp
+    }
+
     /// Takes the active snapshot and looks up `path`, by default the configured entrypoint.
     ///
     /// # Errors
@@ -83,7 +92,11 @@ impl Question {
             return Err(self.refuse(reason, message, LogEntry::default()));
         };
         match snapshot.entrypoint(path) {
-            Ok(entrypoint) => Ok(Prepared { question: self, snapshot, entrypoint }),
+            Ok(entrypoint) => Ok(Prepared {
+                question: self,
+                snapshot,
+                entrypoint,
+            }),
             Err(error) => {
                 let message = error.to_string();
                 Err(self.refuse(Reason::InvalidEntrypoint, &message, LogEntry::default()))
@@ -93,8 +106,16 @@ impl Question {
 
     /// Ends the question without asking the policy.
     pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
-        let error = EventError { code: reason.as_str().into(), message: message.into() };
-        let ends = Ends { reason, result: None, error: Some(error), eval: Duration::ZERO };
+        let error = EventError {
+            code: reason.as_str().into(),
+            message: message.into(),
+        };
+        let ends = Ends {
+            reason,
+            result: None,
+            error: Some(error),
+            eval: Duration::ZERO,
+        };
         self.conclude(ends, entry, None)
     }
 
@@ -111,7 +132,9 @@ impl Question {
             id: Arc::clone(&self.id),
             app: instance.id.clone(),
             path: prepared.map(|(_, entrypoint)| entrypoint.path().shared()),
-            bundles: prepared.map(|(snapshot, _)| Arc::clone(&snapshot.bundles)).unwrap_or_default(),
+            bundles: prepared
+                .map(|(snapshot, _)| Arc::clone(&snapshot.bundles))
+                .unwrap_or_default(),
             result: ends.result,
             reason: ends.reason,
             error: ends.error,
@@ -124,7 +147,9 @@ impl Question {
             reason = ends.reason.as_str(),
         );
         let snapshot = prepared.map(|(snapshot, _)| snapshot);
-        let profile = snapshot.map(|snapshot| &snapshot.profile).or_else(|| instance.profile());
+        let profile = snapshot
+            .map(|snapshot| &snapshot.profile)
+            .or_else(|| instance.profile());
         if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
             let withholds = snapshot.is_some_and(|snapshot| snapshot.withholds);
             let event = self.event(&decision, profile, entry, ends.eval, withholds);
@@ -150,8 +175,13 @@ impl Question {
         event.error = made.error.clone();
         event.requested_by = entry.requested_by;
         event.metrics.eval = eval;
-        event.metrics.handler =
-            self.app.instance.shared.clock.monotonic().saturating_sub(self.started);
+        event.metrics.handler = self
+            .app
+            .instance
+            .shared
+            .clock
+            .monotonic()
+            .saturating_sub(self.started);
         if withholds {
             event.input = EventInput::Withheld;
             let why = "the policy defines data.system.log, which this version does not evaluate";
@@ -212,11 +242,44 @@ impl Prepared {
         self.snapshot.profile.dry_run
     }
 
+    /// Whether the configuration wants no `parsed_body` and `truncated_body` in the input
+    /// (`skip-request-body-parse`).
+    #[must_use]
+    pub fn skips_request_body_parse(&self) -> bool {
+        self.snapshot.profile.skip_request_body_parse
+    }
+
+    /// Whether the decision's event will have an input; where not, [`LogEntry::input`] is dropped
+    /// and need not be made.
+    #[must_use]
+    pub fn records_input(&self) -> bool {
+        !self.snapshot.profile.decision_sinks.is_empty() && !self.snapshot.withholds
+    }
+
     /// Ends the question without asking the policy.
     pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
-        let error = EventError { code: reason.as_str().into(), message: message.into() };
-        let ends = Ends { reason, result: None, error: Some(error), eval: Duration::ZERO };
-        self.question.conclude(ends, entry, Some((&self.snapshot, &self.entrypoint)))
+        self.end(reason, reason, message, entry)
+    }
+
+    /// Ends the question without asking the policy, but lets the request pass: it would be refused
+    /// for `refused` if this were no [dry-run](Self::is_dry_run).
+    pub fn pass_in_dry_run(self, refused: Reason, message: &str, entry: LogEntry) -> Decision {
+        self.end(Reason::DryRun, refused, message, entry)
+    }
+
+    fn end(self, reason: Reason, problem: Reason, message: &str, entry: LogEntry) -> Decision {
+        let error = EventError {
+            code: problem.as_str().into(),
+            message: message.into(),
+        };
+        let ends = Ends {
+            reason,
+            result: None,
+            error: Some(error),
+            eval: Duration::ZERO,
+        };
+        self.question
+            .conclude(ends, entry, Some((&self.snapshot, &self.entrypoint)))
     }
 
     /// Evaluates the entrypoint with `input`, under the app's budgets.

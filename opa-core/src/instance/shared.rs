@@ -56,8 +56,9 @@ impl Shared {
     /// The retired snapshots that nobody uses any more, to be dropped on a thread that may block.
     pub(crate) fn unused_snapshots(&self) -> Vec<Arc<Snapshot>> {
         let mut retired = self.retired.lock();
-        let (unused, used) =
-            retired.drain(..).partition(|snapshot| Arc::strong_count(snapshot) == 1);
+        let (unused, used) = retired
+            .drain(..)
+            .partition(|snapshot| Arc::strong_count(snapshot) == 1);
         *retired = used;
         unused
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::policy_store::Compiled;
-use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
 use crate::Value;
+use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
 use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
 
 /// How many paths are kept prepared. Paths come from routes and code, so more are a sign of paths
@@ -18,6 +18,7 @@ pub(crate) struct Profile {
     /// The path that is asked when a route names none.
     pub(crate) entrypoint: EntrypointPath,
     pub(crate) dry_run: bool,
+    pub(crate) skip_request_body_parse: bool,
     /// The bundles that must be there before anything is served.
     pub(crate) bundles: Vec<Arc<str>>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
@@ -78,10 +79,17 @@ impl Snapshot {
             let mut prepared = HashMap::clone(prepared);
             if prepared.len() < MAX_PREPARED {
                 // Another thread may have prepared it: all hold the same one from then on.
-                prepared.entry(path.clone()).or_insert_with(|| entrypoint.clone());
+                prepared
+                    .entry(path.clone())
+                    .or_insert_with(|| entrypoint.clone());
             }
             prepared
         });
-        Ok(self.prepared.load().get(path).cloned().unwrap_or(entrypoint))
+        Ok(self
+            .prepared
+            .load()
+            .get(path)
+            .cloned()
+            .unwrap_or(entrypoint))
     }
 }

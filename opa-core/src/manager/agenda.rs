@@ -23,12 +23,15 @@ impl Agenda {
     /// Puts `poll` where it is due after `delay`.
     pub(super) fn add(&mut self, poll: Box<Poll>, delay: Duration) {
         self.next_number += 1;
-        self.due.insert((Instant::now() + delay.min(FAR), self.next_number), poll);
+        self.due
+            .insert((Instant::now() + delay.min(FAR), self.next_number), poll);
     }
 
     /// When the next poll is due.
     pub(super) fn next_due(&self) -> Instant {
-        self.due.first_key_value().map_or_else(|| Instant::now() + FAR, |((at, _), _)| *at)
+        self.due
+            .first_key_value()
+            .map_or_else(|| Instant::now() + FAR, |((at, _), _)| *at)
     }
 
     /// Moves what is due to the queue of its service.
@@ -38,7 +41,10 @@ impl Agenda {
                 break;
             }
             let poll = first.remove();
-            self.ready.entry(poll.slots.service()).or_default().push_back(poll);
+            self.ready
+                .entry(poll.slots.service())
+                .or_default()
+                .push_back(poll);
         }
     }
 
@@ -46,7 +52,9 @@ impl Agenda {
     pub(super) fn next_startable(&mut self) -> Option<(Box<Poll>, Room)> {
         let mut startable = None;
         for queue in self.ready.values_mut() {
-            let Some(room) = queue.front().and_then(|poll| poll.room()) else { continue };
+            let Some(room) = queue.front().and_then(|poll| poll.room()) else {
+                continue;
+            };
             startable = queue.pop_front().map(|poll| (poll, room));
             break;
         }

@@ -10,7 +10,12 @@ pub struct AppSet(Arc<HashMap<AppId, App>>);
 
 impl AppSet {
     pub(super) fn new(leases: impl IntoIterator<Item = App>) -> Self {
-        Self(Arc::new(leases.into_iter().map(|app| (app.id().clone(), app)).collect()))
+        Self(Arc::new(
+            leases
+                .into_iter()
+                .map(|app| (app.id().clone(), app))
+                .collect(),
+        ))
     }
 
     /// The app of that name, if it is in the set. Takes no lock.

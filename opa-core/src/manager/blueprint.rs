@@ -60,18 +60,25 @@ impl Blueprint {
             of_services: Mutex::default(),
             downloads,
         };
-        Self { compile, parts: Arc::new(parts) }
+        Self {
+            compile,
+            parts: Arc::new(parts),
+        }
     }
 
     /// Renders the configuration once and attaches the plugins to it, so that what is wrong with
     /// it for any app is known when the manager is built. Warnings are logged here, once.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        let app = AppId::new("app").map_err(|error| {
-            ConfigError::new(ConfigErrorKind::Invalid, error.to_string())
-        })?;
+        let app = AppId::new("app")
+            .map_err(|error| ConfigError::new(ConfigErrorKind::Invalid, error.to_string()))?;
         let config = self.config(&app)?;
         if config.bundles.is_empty() && self.parts.given.sources.is_empty() {
-            let file = self.parts.given.template.as_ref().map_or("configuration", Template::file);
+            let file = self
+                .parts
+                .given
+                .template
+                .as_ref()
+                .map_or("configuration", Template::file);
             let text = format!("{file}: services: expected one for the app's bundle, found none");
             return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
         }
@@ -113,28 +120,55 @@ impl Blueprint {
         self.check_registered(&config)?;
         let id = uuid::Uuid::new_v4().to_string();
         // OPA's own labels win over configured ones.
-        let own = [("id".to_owned(), id), ("version".to_owned(), OPA_VERSION.to_owned())];
+        let own = [
+            ("id".to_owned(), id),
+            ("version".to_owned(), OPA_VERSION.to_owned()),
+        ];
         let labels = Labels::new(config.labels.clone().into_iter().chain(own));
         let scope = Scope::new(app, &config, &labels);
-        let attached: Vec<Attached> =
-            given.plugins.iter().map(|plugin| plugin.attach(&scope)).collect::<Result<_, _>>()?;
+        let attached: Vec<Attached> = given
+            .plugins
+            .iter()
+            .map(|plugin| plugin.attach(&scope))
+            .collect::<Result<_, _>>()?;
         Ok(Profile {
             labels,
             entrypoint: config.envoy.path.clone(),
             dry_run: config.envoy.dry_run,
+            skip_request_body_parse: config.envoy.skip_request_body_parse,
             bundles: Vec::new(),
-            decision_sinks: attached.iter().filter_map(|one| one.decisions.clone()).collect(),
-            status_sinks: attached.iter().filter_map(|one| one.status.clone()).collect(),
+            decision_sinks: attached
+                .iter()
+                .filter_map(|one| one.decisions.clone())
+                .collect(),
+            status_sinks: attached
+                .iter()
+                .filter_map(|one| one.status.clone())
+                .collect(),
         })
     }
 
     /// Nothing is accepted and ignored: each section must have a plugin that reads it.
     fn check_registered(&self, config: &Config) -> Result<(), ConfigError> {
-        let top_level = [("decision_logs", &config.decision_logs), ("status", &config.status)];
-        let top_level = top_level.into_iter().filter_map(|(name, section)| Some((name, section.as_ref()?)));
-        let others = config.plugins.iter().map(|(name, section)| (name.as_str(), section));
+        let top_level = [
+            ("decision_logs", &config.decision_logs),
+            ("status", &config.status),
+        ];
+        let top_level = top_level
+            .into_iter()
+            .filter_map(|(name, section)| Some((name, section.as_ref()?)));
+        let others = config
+            .plugins
+            .iter()
+            .map(|(name, section)| (name.as_str(), section));
         for (name, section) in top_level.chain(others) {
-            if !self.parts.given.plugins.iter().any(|plugin| plugin.name() == name) {
+            if !self
+                .parts
+                .given
+                .plugins
+                .iter()
+                .any(|plugin| plugin.name() == name)
+            {
                 return Err(section.not_registered(name));
             }
         }
@@ -149,9 +183,7 @@ impl Blueprint {
         let mut polls = Vec::with_capacity(config.bundles.len());
         for bundle in &config.bundles {
             let (source, slots): (Arc<dyn Source>, Slots) = match &bundle.source {
-                BundleSource::File(path) => {
-                    (Arc::new(File::new(path)), self.parts.of_code.clone())
-                }
+                BundleSource::File(path) => (Arc::new(File::new(path)), self.parts.of_code.clone()),
                 BundleSource::Service { service, resource } => {
                     let service = config.services.iter().find(|one| one.name == *service);
                     // The configuration was read with this check.
@@ -177,14 +209,27 @@ impl Blueprint {
         Ok(polls)
     }
 
-    fn poll_of_code(&self, instance: &Arc<Instance>, name: &Arc<str>, source: Arc<dyn Source>) -> Poll {
+    fn poll_of_code(
+        &self,
+        instance: &Arc<Instance>,
+        name: &Arc<str>,
+        source: Arc<dyn Source>,
+    ) -> Poll {
         let (name, slots) = (Arc::clone(name), self.parts.of_code.clone());
         let polling = PollingConfig {
             min_delay: CODE_DELAY,
             max_delay: CODE_DELAY,
             long_polling_timeout: Some(CODE_WAIT),
         };
-        Poll::new(instance, name, source, polling, Limits::default(), slots, self.compile.clone())
+        Poll::new(
+            instance,
+            name,
+            source,
+            polling,
+            Limits::default(),
+            slots,
+            self.compile.clone(),
+        )
     }
 
     /// Apps whose services have the same URL share its bounds.

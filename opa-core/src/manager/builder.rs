@@ -106,11 +106,16 @@ impl ManagerBuilder {
         data: Value,
     ) -> Result<Self, ConfigError> {
         let invalid = |error: BundleError| {
-            ConfigError::new(ConfigErrorKind::Invalid, format!("bundle in memory: {error}"))
+            ConfigError::new(
+                ConfigErrorKind::Invalid,
+                format!("bundle in memory: {error}"),
+            )
         };
         let mut bundle = BundleWriter::new().data("", &data).map_err(invalid)?;
         for module in modules {
-            bundle = bundle.module(module.id(), module.source()).map_err(invalid)?;
+            bundle = bundle
+                .module(module.id(), module.source())
+                .map_err(invalid)?;
         }
         let archive = bundle.to_vec().map_err(invalid)?;
         Ok(self.source("bundle", Memory::new(archive)))
@@ -180,9 +185,8 @@ impl ManagerBuilder {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
-        let runtime = Handle::try_current().map_err(|error| {
-            ConfigError::new(ConfigErrorKind::NoRuntime, error.to_string())
-        })?;
+        let runtime = Handle::try_current()
+            .map_err(|error| ConfigError::new(ConfigErrorKind::NoRuntime, error.to_string()))?;
         let engine = self.engine.map_or_else(default_engine, Ok)?;
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let threads = match engine.scheduling() {
@@ -215,12 +219,20 @@ impl ManagerBuilder {
             runtime.spawn(Arc::clone(&scheduler).run()),
             runtime.spawn(sweeper::run(Arc::clone(&instances))),
         ];
-        Ok(Manager(Arc::new(Inner { instances, scheduler, plugins, background })))
+        Ok(Manager(Arc::new(Inner {
+            instances,
+            scheduler,
+            plugins,
+            background,
+        })))
     }
 }
 
 #[cfg(feature = "regorus")]
-#[expect(clippy::unnecessary_wraps, reason = "without an engine compiled in it is an error")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "without an engine compiled in it is an error"
+)]
 fn default_engine() -> Result<Arc<dyn Engine>, ConfigError> {
     Ok(Arc::new(crate::engine::Regorus::default()))
 }

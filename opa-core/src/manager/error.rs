@@ -29,7 +29,10 @@ impl fmt::Display for AppError {
         match self {
             Self::InvalidId(error) => error.fmt(f),
             Self::CaseConflict { wanted, existing } => {
-                write!(f, "app `{wanted}` differs only in case from app `{existing}`")
+                write!(
+                    f,
+                    "app `{wanted}` differs only in case from app `{existing}`"
+                )
             }
             Self::TooManyApps { max } => write!(f, "there are {max} apps already"),
             Self::Closed => f.write_str("the manager is shut down"),

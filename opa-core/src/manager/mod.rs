@@ -110,7 +110,9 @@ impl Manager {
         I: TryInto<AppId>,
         I::Error: Into<InvalidAppId>,
     {
-        let id = app.try_into().map_err(|error| AppError::InvalidId(error.into()))?;
+        let id = app
+            .try_into()
+            .map_err(|error| AppError::InvalidId(error.into()))?;
         let (lease, started) = self.0.instances.lease(id)?;
         if let Some(instance) = started {
             self.0.scheduler.start(&instance);
@@ -127,15 +129,23 @@ impl Manager {
         I: TryInto<AppId>,
         I::Error: Into<InvalidAppId>,
     {
-        let leases = apps.into_iter().map(|app| self.app(app)).collect::<Result<Vec<_>, _>>()?;
+        let leases = apps
+            .into_iter()
+            .map(|app| self.app(app))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(AppSet::new(leases))
     }
 
     /// What an operator wants to know of each instance, sorted by app.
     #[must_use]
     pub fn statuses(&self) -> Vec<InstanceStatus> {
-        let mut statuses: Vec<_> =
-            self.0.instances.all().iter().map(|instance| instance.status()).collect();
+        let mut statuses: Vec<_> = self
+            .0
+            .instances
+            .all()
+            .iter()
+            .map(|instance| instance.status())
+            .collect();
         statuses.sort_by(|a, b| a.app.cmp(&b.app));
         statuses
     }
@@ -146,9 +156,19 @@ impl Manager {
     /// Call it after the server has shut down, so that the last requests have their decisions.
     pub async fn shutdown(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
-        let Inner { instances, plugins, background, .. } = &*self.0;
+        let Inner {
+            instances,
+            plugins,
+            background,
+            ..
+        } = &*self.0;
         instances.closed.store(true, Ordering::Release);
-        while instances.all().iter().any(|instance| instance.is_deciding()) && Instant::now() < end {
+        while instances
+            .all()
+            .iter()
+            .any(|instance| instance.is_deciding())
+            && Instant::now() < end
+        {
             tokio::time::sleep(DRAIN_EVERY).await;
         }
         for task in background {
@@ -158,7 +178,10 @@ impl Manager {
         let flushes = plugins.iter().map(|plugin| {
             let left = end.saturating_duration_since(Instant::now());
             async move {
-                if tokio::time::timeout(left, plugin.shutdown(left)).await.is_err() {
+                if tokio::time::timeout(left, plugin.shutdown(left))
+                    .await
+                    .is_err()
+                {
                     tracing::error!(plugin = plugin.name(), "the plugin did not end in time");
                 }
             }
@@ -170,7 +193,9 @@ impl Manager {
 impl fmt::Debug for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let apps = self.0.instances.by_app.read().len();
-        f.debug_struct("Manager").field("apps", &apps).finish_non_exhaustive()
+        f.debug_struct("Manager")
+            .field("apps", &apps)
+            .finish_non_exhaustive()
     }
 }
 
@@ -215,9 +240,14 @@ impl Instances {
         if self.closed.load(Ordering::Acquire) {
             return Err(AppError::Closed);
         }
-        let Some(instance) = by_app.get(key) else { return Ok(None) };
+        let Some(instance) = by_app.get(key) else {
+            return Ok(None);
+        };
         if instance.id() != id {
-            return Err(AppError::CaseConflict { wanted: id.clone(), existing: instance.id().clone() });
+            return Err(AppError::CaseConflict {
+                wanted: id.clone(),
+                existing: instance.id().clone(),
+            });
         }
         // A closed instance gives no lease: a new one takes its place.
         Ok(App::lease(instance))
@@ -228,7 +258,12 @@ impl Instances {
     }
 
     fn close_all(&self) {
-        let instances: Vec<_> = self.by_app.write().drain().map(|(_, instance)| instance).collect();
+        let instances: Vec<_> = self
+            .by_app
+            .write()
+            .drain()
+            .map(|(_, instance)| instance)
+            .collect();
         for instance in instances {
             instance.close();
         }

@@ -109,7 +109,9 @@ impl Poll {
 
     /// Asks once and activates what comes. Answers how long to wait before the next time.
     pub(super) async fn run(&mut self, room: Room) -> Duration {
-        let Some(instance) = self.instance.upgrade() else { return Duration::MAX };
+        let Some(instance) = self.instance.upgrade() else {
+            return Duration::MAX;
+        };
         let asked = Instant::now();
         let first = self.etag.is_none();
         let waits = matches!(room, Room::LongPoll(_));
@@ -131,21 +133,30 @@ impl Poll {
         }
     }
 
-    async fn ask(
-        &mut self,
-        instance: &Arc<Instance>,
-        room: Room,
-    ) -> Result<(), PollError> {
+    async fn ask(&mut self, instance: &Arc<Instance>, room: Room) -> Result<(), PollError> {
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| status.last_request = Some(now));
         // The first question says that it would wait, as OPA's does, but is answered at once.
         let may_wait = self.etag.is_none() || matches!(room, Room::LongPoll(_));
-        let wait = self.polling.long_polling_timeout.filter(|_| self.long_polling && may_wait);
-        let request = Fetch { etag: self.etag.clone(), wait };
+        let wait = self
+            .polling
+            .long_polling_timeout
+            .filter(|_| self.long_polling && may_wait);
+        let request = Fetch {
+            etag: self.etag.clone(),
+            wait,
+        };
         // A source is the user's code: its panic must not end the polling.
         let fetch = AssertUnwindSafe(self.source.fetch(request)).catch_unwind();
-        let answer = fetch.await.map_err(|_| PollError::Panic)?.map_err(PollError::Source)?;
-        let SourceAnswer { content, etag, long_polling } = answer;
+        let answer = fetch
+            .await
+            .map_err(|_| PollError::Panic)?
+            .map_err(PollError::Source)?;
+        let SourceAnswer {
+            content,
+            etag,
+            long_polling,
+        } = answer;
         self.long_polling = long_polling && self.polling.long_polling_timeout.is_some();
         let now = instance.now();
         match content {
@@ -191,7 +202,8 @@ impl Poll {
         let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
         if bundle.is_signed() {
             // OPA's words for a signed bundle and no key: what is signed is never taken unverified.
-            let text = "verification key not provided: signed bundles are not supported by this version";
+            let text =
+                "verification key not provided: signed bundles are not supported by this version";
             return Err(PollError::Source(SourceError::new(text)));
         }
         let mut loaded = instance.loaded().await;
@@ -256,5 +268,9 @@ impl std::fmt::Display for PollError {
 }
 
 fn between(min: Duration, max: Duration) -> Duration {
-    if min >= max { min } else { rand::rng().random_range(min..=max) }
+    if min >= max {
+        min
+    } else {
+        rand::rng().random_range(min..=max)
+    }
 }

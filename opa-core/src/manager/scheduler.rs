@@ -30,7 +30,11 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn new(blueprint: Blueprint) -> Self {
-        Self { blueprint, starts: Mutex::default(), wake: Notify::new() }
+        Self {
+            blueprint,
+            starts: Mutex::default(),
+            wake: Notify::new(),
+        }
     }
 
     /// Queues an instance to be started. Returns at once.
@@ -46,8 +50,12 @@ impl Scheduler {
         let mut starting = 0;
         loop {
             while starting < STARTS {
-                let Some(instance) = self.starts.lock().pop_front() else { break };
-                let Some(instance) = instance.upgrade() else { continue };
+                let Some(instance) = self.starts.lock().pop_front() else {
+                    break;
+                };
+                let Some(instance) = instance.upgrade() else {
+                    continue;
+                };
                 let scheduler = Arc::clone(&self);
                 running.spawn(async move { scheduler.started(instance).await });
                 starting += 1;
@@ -65,7 +73,9 @@ impl Scheduler {
                 None => {}
                 Some(Ok(Ended::Start(polls))) => {
                     starting -= 1;
-                    polls.into_iter().for_each(|poll| agenda.add(Box::new(poll), Duration::ZERO));
+                    polls
+                        .into_iter()
+                        .for_each(|poll| agenda.add(Box::new(poll), Duration::ZERO));
                 }
                 Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
                 Some(Ok(Ended::Gone)) => {}
@@ -77,19 +87,24 @@ impl Scheduler {
     async fn started(&self, instance: Arc<Instance>) -> Ended {
         let blueprint = self.blueprint.clone();
         let starting = Arc::clone(&instance);
-        let polls = self.blueprint.compile.run(move || blueprint.start(&starting)).await;
+        let polls = self
+            .blueprint
+            .compile
+            .run(move || blueprint.start(&starting))
+            .await;
         match polls {
             Some(Ok(polls)) => Ended::Start(polls),
-            Some(Err(error)) => {
-                instance.fail(&error.to_string(), None);
-                Ended::Start(Vec::new())
-            }
-            None => {
-                instance.fail("a panic ended the start", None);
-                Ended::Start(Vec::new())
-            }
+            Some(Err(error)) => not_started(&instance, &error.to_string()),
+            None => not_started(&instance, "a panic ended the start"),
         }
     }
+}
+
+/// The configuration can't serve this app: nothing will change that while the program runs.
+fn not_started(instance: &Instance, reason: &str) -> Ended {
+    tracing::error!(target: "opa::instance", app = %instance.id(), reason, "instance not started");
+    instance.fail(reason, None);
+    Ended::Start(Vec::new())
 }
 
 /// What a task of the scheduler did.
@@ -101,7 +116,9 @@ enum Ended {
 }
 
 async fn run_poll(mut poll: Box<Poll>, room: Room) -> Ended {
-    let Some(instance) = poll.instance.upgrade() else { return Ended::Gone };
+    let Some(instance) = poll.instance.upgrade() else {
+        return Ended::Gone;
+    };
     let closed = instance.closed();
     drop(instance);
     tokio::select! {

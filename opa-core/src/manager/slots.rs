@@ -24,10 +24,14 @@ pub(super) struct Slots {
 }
 
 /// Room for one download.
-pub(super) struct DownloadSlot(#[expect(dead_code, reason = "held for its drop")] [OwnedSemaphorePermit; 2]);
+pub(super) struct DownloadSlot(
+    #[expect(dead_code, reason = "held for its drop")] [OwnedSemaphorePermit; 2],
+);
 
 /// Room for one long poll that waits.
-pub(super) struct LongPollSlot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(super) struct LongPollSlot(
+    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+);
 
 /// What lets a question start.
 pub(super) enum Room {
@@ -78,6 +82,9 @@ impl Slots {
 
     /// Room for a long poll, if there is any now.
     pub(super) fn try_long_poll(&self) -> Option<LongPollSlot> {
-        Arc::clone(&self.long_polls).try_acquire_owned().ok().map(LongPollSlot)
+        Arc::clone(&self.long_polls)
+            .try_acquire_owned()
+            .ok()
+            .map(LongPollSlot)
     }
 }

@@ -27,7 +27,9 @@ impl Instances {
     pub(super) fn sweep(&self) {
         let idle: Vec<String> = {
             let by_app = self.by_app.read();
-            let idle = by_app.iter().filter(|(_, instance)| self.is_expired(instance));
+            let idle = by_app
+                .iter()
+                .filter(|(_, instance)| self.is_expired(instance));
             idle.map(|(key, _)| key.clone()).collect()
         };
         if idle.is_empty() {
@@ -36,7 +38,9 @@ impl Instances {
         self.shared.hooks.reach("sweep: before the lock");
         let closed: Vec<_> = {
             let mut by_app = self.by_app.write();
-            idle.iter().filter_map(|key| self.take_expired(&mut by_app, key)).collect()
+            idle.iter()
+                .filter_map(|key| self.take_expired(&mut by_app, key))
+                .collect()
         };
         self.shared.hooks.reach("sweep: after the lock");
         // Not under the lock: closing tells plugins, which may take their time.
@@ -60,6 +64,8 @@ impl Instances {
 
     fn is_expired(&self, instance: &Instance) -> bool {
         let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        instance.idle_ms(self.shared.now_ms()).is_some_and(|idle| idle >= grace)
+        instance
+            .idle_ms(self.shared.now_ms())
+            .is_some_and(|idle| idle >= grace)
     }
 }

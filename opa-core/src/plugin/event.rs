@@ -16,7 +16,9 @@ impl Labels {
     pub fn new(labels: impl IntoIterator<Item = (String, String)>) -> Self {
         let labels: BTreeMap<_, _> = labels.into_iter().collect();
         let value = Value::object(
-            labels.iter().map(|(name, label)| (Value::from(&**name), Value::from(&**label))),
+            labels
+                .iter()
+                .map(|(name, label)| (Value::from(&**name), Value::from(&**label))),
         );
         Self(Arc::new((labels, value)))
     }

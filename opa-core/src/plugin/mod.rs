@@ -90,7 +90,11 @@ pub struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(app: &'a AppId, config: &'a Config, labels: &'a Labels) -> Self {
-        Self { app, config, labels }
+        Self {
+            app,
+            config,
+            labels,
+        }
     }
 }
 

@@ -63,7 +63,12 @@ impl InstanceStatus {
         state: State,
         bundles: Vec<BundleStatus>,
     ) -> Self {
-        Self { app, labels, state, bundles }
+        Self {
+            app,
+            labels,
+            state,
+            bundles,
+        }
     }
 }
 

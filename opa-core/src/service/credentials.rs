@@ -65,8 +65,8 @@ impl Credentials for Bearer {
                 BearerToken::File(path) => read_token(path).await?,
             };
             let header = HeaderValue::try_from(format!("{} {token}", self.0.scheme));
-            let mut header = header
-                .map_err(|_| CredentialsError::new("the bearer token is no header value"))?;
+            let mut header =
+                header.map_err(|_| CredentialsError::new("the bearer token is no header value"))?;
             header.set_sensitive(true);
             request.headers.insert(AUTHORIZATION, header);
             Ok(())
@@ -83,7 +83,9 @@ async fn read_token(path: &Path) -> Result<String, CredentialsError> {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    Err(CredentialsError::new(format!("token_path `{named}`: {problem}")))
+    Err(CredentialsError::new(format!(
+        "token_path `{named}`: {problem}"
+    )))
 }
 
 #[cfg(test)]
@@ -99,7 +101,10 @@ mod tests {
     }
 
     fn bearer(token: BearerToken) -> CredentialsConfig {
-        CredentialsConfig::Bearer(BearerConfig { token, scheme: "Bearer".into() })
+        CredentialsConfig::Bearer(BearerConfig {
+            token,
+            scheme: "Bearer".into(),
+        })
     }
 
     #[tokio::test]
@@ -121,9 +126,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_file_and_a_bad_token_are_errors_without_the_token() {
-        let missing = sent(BearerToken::File("/nonexistent/token".into())).await.unwrap_err();
-        assert!(missing.to_string().contains("/nonexistent/token"), "{missing}");
-        let bad = sent(BearerToken::Value(Secret::new("se\ncret"))).await.unwrap_err();
-        assert_eq!(bad.to_string(), "credentials: the bearer token is no header value");
+        let missing = sent(BearerToken::File("/nonexistent/token".into()))
+            .await
+            .unwrap_err();
+        assert!(
+            missing.to_string().contains("/nonexistent/token"),
+            "{missing}"
+        );
+        let bad = sent(BearerToken::Value(Secret::new("se\ncret")))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            bad.to_string(),
+            "credentials: the bearer token is no header value"
+        );
     }
 }

@@ -64,7 +64,10 @@ impl Service {
             all.extend(headers);
         }
         let (mut parts, ()) = request.body(()).map_err(ServiceError::new)?.into_parts();
-        self.credentials.authorize(&mut parts).await.map_err(ServiceError::new)?;
+        self.credentials
+            .authorize(&mut parts)
+            .await
+            .map_err(ServiceError::new)?;
         let request = http::Request::from_parts(parts, Vec::new());
         let request = reqwest::Request::try_from(request).map_err(ServiceError::new)?;
         let response = self.client.execute(request);
@@ -83,7 +86,10 @@ impl Service {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("name", &self.name).field("url", &self.url).finish()
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .finish()
     }
 }
 

@@ -382,14 +382,25 @@ mod tests {
             .unwrap();
         let app = manager.app("shop").unwrap();
         app.ready(Duration::from_secs(10)).await.unwrap();
-        let evaluated = app.ask().prepare(None).unwrap().evaluate(Value::from(1)).await;
+        let evaluated = app
+            .ask()
+            .prepare(None)
+            .unwrap()
+            .evaluate(Value::from(1))
+            .await;
         let input = opa_core::plugin::EventInput::Deferred(Arc::new(Panics));
-        let entry = opa_core::instance::LogEntry { input, requested_by: None };
+        let entry = opa_core::instance::LogEntry {
+            input,
+            requested_by: None,
+        };
         let _ = evaluated.conclude(Reason::Decided, None, entry);
         app.decide("a/b", Value::from(1)).await;
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();
-        assert_eq!((counts.recorded, counts.written, counts.encode_failed), (2, 1, 1));
+        assert_eq!(
+            (counts.recorded, counts.written, counts.encode_failed),
+            (2, 1, 1)
+        );
         assert_eq!(lines.take().len(), 1);
     }
 

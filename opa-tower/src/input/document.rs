@@ -23,10 +23,12 @@ pub(super) fn document(
     document.object("attributes", |attributes| {
         fill_attributes(attributes, request, settings)
     });
-    document.value("parsed_body", || Value::NULL);
+    if request.facts.tells_body {
+        document.value("parsed_body", || Value::NULL);
+        document.value("truncated_body", || Value::from(false));
+    }
     document.value("parsed_path", || target.parsed_path());
     document.value("parsed_query", || target.parsed_query());
-    document.value("truncated_body", || Value::from(false));
     document.object("version", |version| {
         version.value("encoding", || Value::from("protojson"));
         version.value("ext_authz", || Value::from("v3"));
@@ -45,10 +47,10 @@ fn fill_attributes<'a>(
     attributes.value("metadataContext", Value::empty_object);
     attributes.object("request", |members| {
         members.object("http", |http| fill_http(http, request, settings));
-        members.value("time", || timestamp(request.time));
+        members.value("time", || timestamp(request.facts.time));
     });
     attributes.value("routeMetadataContext", Value::empty_object);
-    if let Some(peer) = request.peer {
+    if let Some(peer) = request.facts.peer {
         attributes.object("source", |source| {
             source.object("address", |address| {
                 address.object("socketAddress", |socket| {
@@ -71,7 +73,7 @@ fn fill_http<'a>(http: &mut Members<'_, 'a>, request: &Request<'a>, settings: &S
     if let Some(path) = request.path() {
         http.value("path", || Value::from(path));
     }
-    if let Some(protocol) = protocol(request.version) {
+    if let Some(protocol) = protocol(request.facts.version) {
         http.value("protocol", || Value::from(protocol));
     }
     http.value("scheme", || Value::from(settings.scheme()));
@@ -91,7 +93,7 @@ fn fill_headers<'a>(members: &mut Members<'_, 'a>, request: &Request<'a>, settin
         .keys()
         .filter(|name| **name != HOST && *name != PARTIAL_BODY)
     {
-        let separator = match request.version {
+        let separator = match request.facts.version {
             Version::HTTP_2 | Version::HTTP_3 if name == COOKIE => "; ",
             _ => ",",
         };
@@ -193,7 +195,7 @@ mod tests {
 
     fn part(parts: &Parts, settings: &Settings, inputs: &InputPaths) -> Value {
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_795_511_683, 367_768_000);
-        let request = Request::new(parts, settings, time);
+        let request = Request::new(parts, settings, time, true);
         document(&request, &request.read().unwrap(), settings, inputs)
     }
 
@@ -330,6 +332,18 @@ mod tests {
         assert_eq!(
             document.at(&["attributes", "request", "http", "scheme"]),
             Some(&"https".into())
+        );
+    }
+
+    #[test]
+    fn a_configuration_may_want_nothing_told_of_the_body() {
+        let (parts, settings) = (parts(http::Request::get("/")), Settings::default());
+        let request = Request::new(&parts, &settings, SystemTime::UNIX_EPOCH, false);
+        let target = request.read().unwrap();
+        let document = document(&request, &target, &settings, &InputPaths::all());
+        assert_eq!(
+            (document.get("parsed_body"), document.get("truncated_body")),
+            (None, None)
         );
     }
 

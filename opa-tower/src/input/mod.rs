@@ -39,6 +39,7 @@
 //! Only the parts that the policy's entrypoint can read are built for its evaluation. The decision
 //! log has the whole.
 
+mod builder;
 mod document;
 mod request;
 mod target;
@@ -46,9 +47,13 @@ mod target;
 use std::fmt;
 use std::sync::Arc;
 
+use http::request::Parts;
 use opa_core::engine::InputPaths;
+use opa_core::instance::Prepared;
 use opa_core::plugin::{DeferredInput, EventInput};
 use opa_core::{Reason, Value};
+
+pub use builder::{EnvoyInput, InputBuilder, InputRequest};
 
 pub(crate) use document::PARTIAL_BODY;
 pub(crate) use request::Request;
@@ -58,30 +63,57 @@ use self::document::document;
 use self::request::{MAX_HEADERS, OwnedRequest};
 use crate::settings::Settings;
 
-/// The document's parts that `inputs` can read.
-pub(crate) fn build(
-    request: &Request<'_>,
-    target: &Target<'_>,
-    settings: &Settings,
-    inputs: &InputPaths,
-) -> Value {
-    document(request, target, settings, inputs)
+/// What the policy is given, and what the log is.
+pub(crate) struct Input {
+    pub(crate) given: Value,
+    pub(crate) logged: EventInput,
 }
 
-/// The whole document of `request` for its event: `built`, if that is the whole, or the promise to
-/// build it.
-pub(crate) fn for_event(
+impl Input {
+    /// Builds the parts that the policy can read; `parts` is `request`'s.
+    pub(crate) fn build(
+        request: &Request<'_>,
+        target: &Target<'_>,
+        settings: &Arc<Settings>,
+        parts: &Parts,
+        prepared: &Prepared,
+    ) -> Self {
+        let inputs = prepared.inputs();
+        let (given, is_whole) = match &settings.input {
+            Some(builder) => {
+                let request = InputRequest {
+                    parts,
+                    request,
+                    target,
+                    settings,
+                };
+                (builder.build(&request), true)
+            }
+            None => (document(request, target, settings, inputs), inputs.is_all()),
+        };
+        let logged = if is_whole {
+            EventInput::Built(given.clone())
+        } else {
+            logged(request, settings, prepared)
+        };
+        Self { given, logged }
+    }
+}
+
+/// The whole document for the log, to be built when it wants it.
+pub(crate) fn logged(
     request: &Request<'_>,
     settings: &Arc<Settings>,
-    built: Option<&Value>,
+    prepared: &Prepared,
 ) -> EventInput {
-    match built {
-        Some(whole) => EventInput::Built(whole.clone()),
-        None => EventInput::Deferred(Arc::new(Whole {
-            request: OwnedRequest::of(request),
-            settings: Arc::clone(settings),
-        })),
+    if !prepared.records_input() {
+        return EventInput::None;
     }
+    let request = OwnedRequest::of(request);
+    EventInput::Deferred(Arc::new(Whole {
+        request,
+        settings: Arc::clone(settings),
+    }))
 }
 
 /// A request whose whole document is built when the log wants it.

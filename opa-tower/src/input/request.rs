@@ -4,6 +4,7 @@ use std::time::SystemTime;
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use opa_core::instance::Prepared;
 
 use super::{Target, Unreadable};
 use crate::settings::Settings;
@@ -16,27 +17,49 @@ pub(crate) const MAX_HEADERS: usize = 1_000;
 pub(crate) struct Request<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
-    pub(super) version: Version,
     pub(super) headers: &'a HeaderMap,
+    pub(super) facts: Facts,
+}
+
+/// What takes no room to speak of.
+#[derive(Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) version: Version,
     pub(super) peer: Option<SocketAddr>,
     pub(super) time: SystemTime,
+    /// Whether the document tells of the body at all.
+    pub(super) tells_body: bool,
 }
 
 impl<'a> Request<'a> {
-    /// The request as the settings of its route show it.
-    pub(crate) fn new(parts: &'a Parts, settings: &Settings, time: SystemTime) -> Self {
+    /// The request as the settings of its route show it, asked about in `prepared`.
+    pub(crate) fn of(parts: &'a Parts, settings: &Settings, prepared: &Prepared) -> Self {
+        let time = prepared.question().timestamp();
+        Self::new(parts, settings, time, !prepared.skips_request_body_parse())
+    }
+
+    pub(super) fn new(
+        parts: &'a Parts,
+        settings: &Settings,
+        time: SystemTime,
+        tells_body: bool,
+    ) -> Self {
+        let (version, peer) = (parts.version, settings.peer(parts));
         Self {
             method: &parts.method,
             uri: settings.shown_uri(parts),
-            version: parts.version,
             headers: &parts.headers,
-            peer: settings.peer(parts),
-            time,
+            facts: Facts {
+                version,
+                peer,
+                time,
+                tells_body,
+            },
         }
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.peer
+        self.facts.peer
     }
 
     /// Reads what a policy must be shown without loss, whatever it asks for: the verdict on a
@@ -98,10 +121,8 @@ pub(super) fn text(value: &HeaderValue) -> Option<&str> {
 pub(super) struct OwnedRequest {
     method: Method,
     uri: Uri,
-    version: Version,
     headers: HeaderMap,
-    peer: Option<SocketAddr>,
-    time: SystemTime,
+    facts: Facts,
 }
 
 impl OwnedRequest {
@@ -109,21 +130,23 @@ impl OwnedRequest {
         Self {
             method: request.method.clone(),
             uri: request.uri.clone(),
-            version: request.version,
             headers: request.headers.clone(),
-            peer: request.peer,
-            time: request.time,
+            facts: request.facts,
         }
     }
 
     pub(super) fn borrow(&self) -> Request<'_> {
+        let Self {
+            method,
+            uri,
+            headers,
+            facts,
+        } = self;
         Request {
-            method: &self.method,
-            uri: &self.uri,
-            version: self.version,
-            headers: &self.headers,
-            peer: self.peer,
-            time: self.time,
+            method,
+            uri,
+            headers,
+            facts: *facts,
         }
     }
 }
@@ -135,7 +158,7 @@ mod tests {
     fn read(request: http::request::Builder) -> Result<(), Unreadable> {
         let parts = request.body(()).unwrap().into_parts().0;
         let time = SystemTime::UNIX_EPOCH;
-        Request::new(&parts, &Settings::default(), time)
+        Request::new(&parts, &Settings::default(), time, true)
             .read()
             .map(|_| ())
     }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use opa_core::Value;
 use opa_core::engine::InputPaths;
 use opa_core::plugin::EventInput;
+use opa_tower::input::InputRequest;
 use opa_tower::{Decision, OpaLayer, PeerAddr, Reason, RequestBody, ResponseBody};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -298,4 +299,58 @@ async fn the_log_has_the_request_as_it_was_judged() {
         (headers.get("x"), headers.get("x-user")),
         (Some(&Value::from("1")), None)
     );
+}
+
+#[tokio::test]
+async fn a_configuration_may_want_nothing_told_of_the_body() {
+    let manager = crate::support::builder(Scripted::showing())
+        .config_yaml("plugins: {envoy_ext_authz_grpc: {skip-request-body-parse: true}}")
+        .build()
+        .unwrap();
+    let app = crate::support::ready_app(&manager, "orders").await;
+    let input = input(&send(OpaLayer::new(app), get("/")).await);
+    assert_eq!(
+        (input.get("parsed_body"), input.get("truncated_body")),
+        (None, None)
+    );
+    assert!(input.get("parsed_path").is_some());
+}
+
+#[tokio::test]
+async fn a_builder_makes_another_document_for_policy_and_log() {
+    #[derive(Clone)]
+    struct User(&'static str);
+
+    let nothing = InputPaths::only(Vec::<Vec<String>>::new());
+    let (_manager, app, log) = logged(Scripted::showing().reading(nothing)).await;
+    let layer = OpaLayer::new(app)
+        .context("a", "b")
+        .input(|request: &InputRequest<'_>| {
+            let user = request.parts().extensions.get::<User>().unwrap().0;
+            let path = request.envoy_document().get("parsed_path").unwrap().clone();
+            Value::object([(Value::from(user), path)])
+        });
+    let mut request = get("/a");
+    request.extensions_mut().insert(User("ann"));
+    let response = send(layer.clone(), request).await;
+    assert_eq!(input(&response).to_json(), r#"{"ann":["a"]}"#);
+    assert_eq!(logged_input(&log), input(&response));
+    // It is not asked about what can't be read.
+    assert_eq!(
+        send(layer, get("/%ff")).await.status(),
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn the_time_of_the_request_is_the_one_of_its_event() {
+    let (_manager, app, log) = logged(Scripted::showing()).await;
+    let input = input(&send(OpaLayer::new(app), get("/")).await);
+    let time = input.at(&["attributes", "request", "time"]).unwrap();
+    let since = log
+        .only()
+        .timestamp
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    assert_eq!(time.get("seconds"), Some(&Value::from(since.as_secs())));
 }

@@ -45,12 +45,17 @@ impl Body {
         loop {
             let chunk = poll_fn(|cx| self.0.as_mut().poll_chunk(cx));
             let Ok(chunk) = tokio::time::timeout_at(window_end, chunk).await else {
-                let text = format!("the body came slower than {MIN_BYTES} bytes in {RATE_WINDOW:?}");
+                let text =
+                    format!("the body came slower than {MIN_BYTES} bytes in {RATE_WINDOW:?}");
                 return Err(SourceError::new(text));
             };
-            let Some(chunk) = chunk.transpose()? else { return Ok(all) };
+            let Some(chunk) = chunk.transpose()? else {
+                return Ok(all);
+            };
             if all.len() as u64 + chunk.len() as u64 > limit {
-                return Err(SourceError::new(format!("the bundle is larger than {limit} bytes")));
+                return Err(SourceError::new(format!(
+                    "the bundle is larger than {limit} bytes"
+                )));
             }
             all.extend_from_slice(&chunk);
             in_window += chunk.len() as u64;
@@ -106,7 +111,12 @@ mod tests {
 
     fn trickle(bytes: usize, pause: Duration, left: usize) -> Body {
         let chunk = Bytes::from(vec![0; bytes]);
-        Body::new(Trickle { chunk, pause, left, sleep: Box::pin(tokio::time::sleep(pause)) })
+        Body::new(Trickle {
+            chunk,
+            pause,
+            left,
+            sleep: Box::pin(tokio::time::sleep(pause)),
+        })
     }
 
     impl ByteStream for Trickle {

@@ -23,7 +23,10 @@ impl Source for File {
         Box::pin(async move {
             let read = tokio::task::spawn_blocking(move || read(&path)).await;
             let bytes = read.map_err(|error| SourceError::new(error.to_string()))??;
-            let etag: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+            let etag: String = Sha256::digest(&bytes)
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
             if request.etag.as_deref() == Some(&etag) {
                 return Ok(SourceAnswer::not_modified());
             }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
 
 use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
 use crate::service::Service;
@@ -35,7 +35,12 @@ impl HttpSource {
             .get(&self.resource, headers(&request)?, pending)
             .await
             .map_err(|error| SourceError::new(error.to_string()))?;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = |name| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
         let etag: Option<Arc<str>> = header(ETAG).map(Into::into);
         let long_polling = header(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLLING);
         match response.status() {
@@ -80,7 +85,11 @@ fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
         None => Ok(HeaderValue::from_static("modes=snapshot")),
     };
     // The text is digits and constants.
-    headers.extend(prefer.ok().map(|prefer| (http::HeaderName::from_static("prefer"), prefer)));
+    headers.extend(
+        prefer
+            .ok()
+            .map(|prefer| (http::HeaderName::from_static("prefer"), prefer)),
+    );
     Ok(headers)
 }
 
@@ -119,14 +128,20 @@ mod tests {
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(retry_after(date, now), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after(date, now + Duration::from_secs(100)), Some(Duration::ZERO));
+        assert_eq!(
+            retry_after(date, now + Duration::from_secs(100)),
+            Some(Duration::ZERO)
+        );
         assert_eq!(retry_after("soon", now), None);
         assert_eq!(retry_after("-1", now), None);
     }
 
     #[test]
     fn the_request_is_opas() {
-        let request = Fetch { etag: Some("\"abc\"".into()), wait: Some(Duration::from_secs(45)) };
+        let request = Fetch {
+            etag: Some("\"abc\"".into()),
+            wait: Some(Duration::from_secs(45)),
+        };
         let headers = headers(&request).unwrap();
         assert_eq!(headers[IF_NONE_MATCH], "\"abc\"");
         assert_eq!(headers["prefer"], "modes=snapshot;wait=45");

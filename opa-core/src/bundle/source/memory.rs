@@ -61,7 +61,13 @@ mod tests {
 
     async fn ask(source: &Memory, etag: Option<&Arc<str>>, wait: u64) -> SourceAnswer {
         let wait = Some(Duration::from_secs(wait));
-        source.fetch(Fetch { etag: etag.cloned(), wait }).await.unwrap()
+        source
+            .fetch(Fetch {
+                etag: etag.cloned(),
+                wait,
+            })
+            .await
+            .unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -79,7 +85,9 @@ mod tests {
         source.replace("two");
         let news = waiting.await.unwrap();
         assert_ne!(news.etag, Some(etag));
-        let Content::Snapshot(body) = news.content else { panic!("{:?}", news.content) };
+        let Content::Snapshot(body) = news.content else {
+            panic!("{:?}", news.content)
+        };
         assert_eq!(body.read(100).await.unwrap(), b"two");
     }
 }

@@ -89,13 +89,21 @@ impl SourceAnswer {
     /// There is nothing new.
     #[must_use]
     pub fn not_modified() -> Self {
-        Self { content: Content::NotModified, etag: None, long_polling: false }
+        Self {
+            content: Content::NotModified,
+            etag: None,
+            long_polling: false,
+        }
     }
 
     /// A whole bundle.
     #[must_use]
     pub fn snapshot(body: Body, etag: Option<Arc<str>>) -> Self {
-        Self { content: Content::Snapshot(body), etag, long_polling: false }
+        Self {
+            content: Content::Snapshot(body),
+            etag,
+            long_polling: false,
+        }
     }
 
     /// The source waits for news when asked to.
@@ -117,7 +125,11 @@ pub struct SourceError {
 impl SourceError {
     /// An error with a text that carries no secret.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), http_code: None, retry_after: None }
+        Self {
+            message: message.into(),
+            http_code: None,
+            retry_after: None,
+        }
     }
 
     /// The server's status.

@@ -98,7 +98,13 @@ impl Pool {
     #[must_use]
     pub fn new(config: PoolConfig) -> Self {
         let queue = Queue::new(&config);
-        Self { shared: Arc::new(Shared { config, queue: Mutex::new(queue), work: Condvar::new() }) }
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                queue: Mutex::new(queue),
+                work: Condvar::new(),
+            }),
+        }
     }
 
     /// Queues `job` for `app`. A panic of the job is contained.
@@ -157,7 +163,9 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("config", &self.shared.config).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,7 +216,8 @@ mod tests {
         wait_until(&pool, 2);
         assert_eq!(pool.load(), (8, 2));
         let (send, receive) = mpsc::channel();
-        pool.submit(PoolKey(2), move || send.send("other app").unwrap()).unwrap();
+        pool.submit(PoolKey(2), move || send.send("other app").unwrap())
+            .unwrap();
         assert_eq!(receive.recv().unwrap(), "other app");
         release(gates);
         wait_until(&pool, 0);
@@ -242,7 +251,8 @@ mod tests {
         let (send, receive) = mpsc::channel();
         for (app, name) in [(1, "1a"), (1, "1b"), (1, "1c"), (3, "3a"), (4, "4a")] {
             let send = send.clone();
-            pool.submit(PoolKey(app), move || send.send(name).unwrap()).unwrap();
+            pool.submit(PoolKey(app), move || send.send(name).unwrap())
+                .unwrap();
         }
         release(gates_of_1);
         let order: Vec<_> = (0..5).map(|_| receive.recv().unwrap()).collect();
@@ -272,7 +282,9 @@ mod tests {
         let (gates, _) = block(&pool, 1, 1);
         wait_until(&pool, 1);
         let (send, receive) = mpsc::channel();
-        let ticket = pool.submit(PoolKey(1), move || send.send(()).unwrap()).unwrap();
+        let ticket = pool
+            .submit(PoolKey(1), move || send.send(()).unwrap())
+            .unwrap();
         assert!(pool.abandon(ticket, true));
         assert_eq!(pool.load(), (0, 1));
         release(gates);
@@ -290,7 +302,8 @@ mod tests {
             assert!(!pool.abandon(*ticket, true));
         }
         let (send, receive) = mpsc::channel();
-        pool.submit(PoolKey(3), move || send.send(()).unwrap()).unwrap();
+        pool.submit(PoolKey(3), move || send.send(()).unwrap())
+            .unwrap();
         receive.recv().unwrap();
         // The first app still has its share in use.
         pool.submit(PoolKey(1), || ()).unwrap();
@@ -315,10 +328,12 @@ mod tests {
     fn a_panic_does_not_cost_a_thread() {
         let pool = Pool::new(PoolConfig::threads(2).reserve(0));
         for _ in 0..8 {
-            pool.submit(PoolKey(1), || std::panic::resume_unwind(Box::new("policy"))).unwrap();
+            pool.submit(PoolKey(1), || std::panic::resume_unwind(Box::new("policy")))
+                .unwrap();
         }
         let (send, receive) = mpsc::channel();
-        pool.submit(PoolKey(1), move || send.send(()).unwrap()).unwrap();
+        pool.submit(PoolKey(1), move || send.send(()).unwrap())
+            .unwrap();
         receive.recv().unwrap();
         wait_until(&pool, 0);
     }

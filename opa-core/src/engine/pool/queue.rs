@@ -88,9 +88,7 @@ impl Queue {
 
     /// Counts a worker to be started, if work waits that no idle worker will take.
     fn start_worker(&mut self) -> bool {
-        let start = !self.closed
-            && self.waiting > self.idle
-            && self.workers < self.max_workers();
+        let start = !self.closed && self.waiting > self.idle && self.workers < self.max_workers();
         self.workers += usize::from(start);
         start
     }
@@ -109,14 +107,24 @@ impl Queue {
             return Next::Wait;
         }
         for _ in 0..self.turn.len() {
-            let Some(key) = self.turn.pop_front() else { break };
-            let Some(app) = self.apps.get_mut(&key) else { continue };
-            let max = if busy < self.threads { self.max_per_app } else { 1 };
+            let Some(key) = self.turn.pop_front() else {
+                break;
+            };
+            let Some(app) = self.apps.get_mut(&key) else {
+                continue;
+            };
+            let max = if busy < self.threads {
+                self.max_per_app
+            } else {
+                1
+            };
             if app.running >= max {
                 self.turn.push_back(key);
                 continue;
             }
-            let Some((id, job)) = app.waiting.pop_front() else { continue };
+            let Some((id, job)) = app.waiting.pop_front() else {
+                continue;
+            };
             app.running += 1;
             self.waiting -= 1;
             if !app.waiting.is_empty() {
@@ -155,7 +163,9 @@ impl Queue {
 
     /// Takes a waiting job back.
     pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
-        let Some(app) = self.apps.get_mut(&ticket.app) else { return false };
+        let Some(app) = self.apps.get_mut(&ticket.app) else {
+            return false;
+        };
         let Some(at) = app.waiting.iter().position(|(id, _)| *id == ticket.id) else {
             return false;
         };

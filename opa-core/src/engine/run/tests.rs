@@ -28,10 +28,13 @@ fn task(
     script: impl Fn(&Value, &mut EvalContext) -> Outcome + Send + Sync + 'static,
 ) -> Task {
     let engine = Scripted::new(runner.scheduling, move |_, input, ctx| script(input, ctx));
-    let policy: Arc<dyn Policy> =
-        engine.compile(&ModuleSet::default(), &CompileOptions::default()).unwrap();
+    let policy: Arc<dyn Policy> = engine
+        .compile(&ModuleSet::default(), &CompileOptions::default())
+        .unwrap();
     let bound = policy.bind(&Value::empty_object()).unwrap();
-    let entrypoint = bound.prepare(&EntrypointPath::parse("a/b").unwrap()).unwrap();
+    let entrypoint = bound
+        .prepare(&EntrypointPath::parse("a/b").unwrap())
+        .unwrap();
     Task {
         runner: Arc::clone(runner),
         app: format!("app-{app}").parse().unwrap(),
@@ -70,7 +73,10 @@ async fn an_engine_that_cannot_be_sliced_runs_on_the_pool() {
     let task = task(&runner, 1, move |_, _| {
         Outcome::Value(Value::from(std::thread::current().id() != here))
     });
-    assert_eq!(end(task, Budget::default()).await, RunEnd::Value(Value::from(true)));
+    assert_eq!(
+        end(task, Budget::default()).await,
+        RunEnd::Value(Value::from(true))
+    );
 }
 
 #[tokio::test]
@@ -87,9 +93,16 @@ async fn what_is_longer_than_a_slice_starts_again_on_the_pool_and_so_does_the_ne
         Outcome::Value(Value::from(1))
     });
     for _ in 0..3 {
-        assert_eq!(end(task.clone(), Budget::default()).await, RunEnd::Value(Value::from(1)));
+        assert_eq!(
+            end(task.clone(), Budget::default()).await,
+            RunEnd::Value(Value::from(1))
+        );
     }
-    assert_eq!(inline.load(Ordering::Relaxed), 1, "the entrypoint is known to be slow");
+    assert_eq!(
+        inline.load(Ordering::Relaxed),
+        1,
+        "the entrypoint is known to be slow"
+    );
 }
 
 #[tokio::test]
@@ -102,8 +115,13 @@ async fn the_slice_ends_a_loop_that_charges_its_steps() {
             }
         }
     });
-    let budget = Budget::default().time(Duration::from_millis(20)).steps(u64::MAX);
-    assert_eq!(end(task, budget).await, RunEnd::Interrupted(Interrupt::Time));
+    let budget = Budget::default()
+        .time(Duration::from_millis(20))
+        .steps(u64::MAX);
+    assert_eq!(
+        end(task, budget).await,
+        RunEnd::Interrupted(Interrupt::Time)
+    );
 }
 
 #[tokio::test]
@@ -118,13 +136,19 @@ async fn undefined_errors_and_budgets_are_handed_on() {
             |_, _| Outcome::Interrupted(Interrupt::Memory),
             RunEnd::Interrupted(Interrupt::Memory),
         ),
-        (|_, _| Outcome::Interrupted(Interrupt::Depth), RunEnd::Interrupted(Interrupt::Depth)),
+        (
+            |_, _| Outcome::Interrupted(Interrupt::Depth),
+            RunEnd::Interrupted(Interrupt::Depth),
+        ),
         (|_, _| panic!("the engine is wrong"), RunEnd::Panicked),
     ];
     for scheduling in [Scheduling::Sliced, Scheduling::Pooled] {
         let runner = runner(scheduling, NoIo);
         for (script, expected) in &cases {
-            assert_eq!(end(task(&runner, 1, *script), Budget::default()).await, *expected);
+            assert_eq!(
+                end(task(&runner, 1, *script), Budget::default()).await,
+                *expected
+            );
         }
     }
 }
@@ -139,7 +163,11 @@ async fn each_distinct_call_is_made_once_and_its_error_is_kept_too() {
     let log = Arc::clone(&made);
     let io = move |app: &AppId, call: &IoCall| -> IoFuture {
         log.lock().unwrap().push(format!("{app} {}", call.name()));
-        let answer = if call.name() == "bad" { Err("refused".into()) } else { Ok(Value::from(2)) };
+        let answer = if call.name() == "bad" {
+            Err("refused".into())
+        } else {
+            Ok(Value::from(2))
+        };
         Box::pin(async move {
             tokio::task::yield_now().await;
             answer
@@ -158,7 +186,10 @@ async fn each_distinct_call_is_made_once_and_its_error_is_kept_too() {
                 other => panic!("{other:?}"),
             }
         });
-        assert_eq!(end(task, Budget::default()).await, RunEnd::Value(Value::from(2)));
+        assert_eq!(
+            end(task, Budget::default()).await,
+            RunEnd::Value(Value::from(2))
+        );
         assert_eq!(*made.lock().unwrap(), ["app-7 good", "app-7 bad"]);
     }
 }
@@ -181,7 +212,10 @@ async fn an_answer_that_does_not_come_ends_the_decision_at_its_deadline() {
     let never = |_: &AppId, _: &IoCall| -> IoFuture { Box::pin(std::future::pending()) };
     let runner = runner(Scheduling::Sliced, never);
     let task = task(&runner, 1, |_, _| Outcome::NeedsIo(vec![call("http.send")]));
-    assert_eq!(end(task, short()).await, RunEnd::Interrupted(Interrupt::Time));
+    assert_eq!(
+        end(task, short()).await,
+        RunEnd::Interrupted(Interrupt::Time)
+    );
 }
 
 #[tokio::test]
@@ -197,7 +231,10 @@ async fn budgets_add_up_over_rounds() {
         }
     });
     let budget = Budget::default().steps(25);
-    assert_eq!(end(task, budget).await, RunEnd::Interrupted(Interrupt::Steps));
+    assert_eq!(
+        end(task, budget).await,
+        RunEnd::Interrupted(Interrupt::Steps)
+    );
     assert_eq!(rounds.load(Ordering::Relaxed), 3);
 }
 
@@ -268,7 +305,11 @@ async fn who_finds_no_thread_until_the_deadline_is_told_overloaded() {
     let (_runs, gates) = occupy(&runner, Budget::default().time(Duration::from_secs(600)));
     let late = task(&runner, 1, |_, _| Outcome::Undefined);
     assert_eq!(end(late, short()).await, RunEnd::Overloaded);
-    assert_eq!(runner.pool.load(), (0, 2), "the late one does not wait any more");
+    assert_eq!(
+        runner.pool.load(),
+        (0, 2),
+        "the late one does not wait any more"
+    );
     drop(gates);
 }
 

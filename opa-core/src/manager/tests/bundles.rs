@@ -13,7 +13,11 @@ async fn a_new_bundle_is_served_at_once_and_the_old_snapshot_is_freed() {
     let status = app.status();
     assert_eq!(status.bundles[0].active_revision.as_deref(), Some("2"));
     tokio::time::sleep(LONG).await;
-    assert_eq!(manager.0.instances.shared.store.len(), (1, 1), "only the new one is left");
+    assert_eq!(
+        manager.0.instances.shared.store.len(),
+        (1, 1),
+        "only the new one is left"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,7 +42,10 @@ async fn a_bad_bundle_leaves_the_last_good_one_serving_and_shows_why() {
     let manager = builder(&source).build().unwrap();
     let app = manager.app("orders").unwrap();
     app.ready(LONG).await.unwrap();
-    for (bad, why) in [(broken(), "rego_parse_error: broken"), (b"no archive".to_vec(), "gzip")] {
+    for (bad, why) in [
+        (broken(), "rego_parse_error: broken"),
+        (b"no archive".to_vec(), "gzip"),
+    ] {
         source.memory.replace(bad);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(version(&app).await.as_deref(), Some("1"));
@@ -68,7 +75,11 @@ async fn a_bundle_that_failed_is_fetched_again_with_the_etag_of_the_active_one()
 
 fn part(root: &str) -> Vec<u8> {
     let data = Value::object([("part".into(), root.into())]);
-    let bundle = BundleWriter::new().roots([root]).unwrap().data(root, &data).unwrap();
+    let bundle = BundleWriter::new()
+        .roots([root])
+        .unwrap()
+        .data(root, &data)
+        .unwrap();
     bundle.to_vec().unwrap()
 }
 
@@ -79,7 +90,11 @@ async fn nothing_is_served_before_all_bundles_are_there() {
     let manager = builder(&one).source("two", two.clone()).build().unwrap();
     let app = manager.app("orders").unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(matches!(app.state(), State::Failed { .. }), "{:?}", app.state());
+    assert!(
+        matches!(app.state(), State::Failed { .. }),
+        "{:?}",
+        app.state()
+    );
     two.fail(None);
     app.ready(LONG).await.unwrap();
     let decision = app.decide("x", Value::NULL).await;
@@ -107,9 +122,14 @@ async fn of_two_bundles_with_the_same_roots_the_newcomer_fails() {
 async fn equal_modules_are_compiled_once_for_all_apps() {
     let source = Counting::new(bundle("1"));
     let engine = Scripted::data();
-    let manager = Manager::builder().source("b", source).engine(engine.clone()).blocking_pools();
+    let manager = Manager::builder()
+        .source("b", source)
+        .engine(engine.clone())
+        .blocking_pools();
     let manager = manager.build().unwrap();
-    let apps: Vec<_> = (0..50).map(|n| manager.app(format!("app-{n}")).unwrap()).collect();
+    let apps: Vec<_> = (0..50)
+        .map(|n| manager.app(format!("app-{n}")).unwrap())
+        .collect();
     for app in &apps {
         app.ready(LONG).await.unwrap();
     }
@@ -128,8 +148,15 @@ impl Source for Panics {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_source_hurts_only_its_apps() {
-    let manager = Manager::builder().source("b", Panics).engine(Scripted::data()).build().unwrap();
+    let manager = Manager::builder()
+        .source("b", Panics)
+        .engine(Scripted::data())
+        .build()
+        .unwrap();
     let app = manager.app("orders").unwrap();
     let error = app.ready(Duration::from_secs(5)).await.unwrap_err();
-    assert!(error.to_string().contains("a panic ended the attempt"), "{error}");
+    assert!(
+        error.to_string().contains("a panic ended the attempt"),
+        "{error}"
+    );
 }

@@ -32,7 +32,10 @@ async fn concurrent_first_uses_start_one_instance() {
 #[tokio::test(start_paused = true)]
 async fn the_grace_period_starts_with_the_last_lease_and_reuse_needs_no_download() {
     let source = Counting::new(bundle("1"));
-    let manager = builder(&source).grace(Duration::from_secs(30)).build().unwrap();
+    let manager = builder(&source)
+        .grace(Duration::from_secs(30))
+        .build()
+        .unwrap();
     let app = manager.app("orders").unwrap();
     app.ready(LONG).await.unwrap();
     let second = app.clone();
@@ -59,24 +62,35 @@ async fn the_grace_period_starts_with_the_last_lease_and_reuse_needs_no_download
 #[tokio::test(start_paused = true)]
 async fn instances_that_are_used_again_and_again_are_kept_and_unused_ones_are_not() {
     let source = Counting::new(bundle("1"));
-    let manager = builder(&source).grace(Duration::from_secs(30)).build().unwrap();
+    let manager = builder(&source)
+        .grace(Duration::from_secs(30))
+        .build()
+        .unwrap();
     drop(manager.app("unused").unwrap());
     for _ in 0..20 {
         drop(manager.app("used").unwrap());
         tokio::time::sleep(Duration::from_secs(20)).await;
     }
-    let left: Vec<_> = manager.statuses().into_iter().map(|status| status.app).collect();
+    let left: Vec<_> = manager
+        .statuses()
+        .into_iter()
+        .map(|status| status.app)
+        .collect();
     assert_eq!(left, ["used".parse().unwrap()]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_start_is_retried_and_recovers_by_itself() {
     let source = Counting::new(bundle("1"));
-    source.fail(Some(SourceError::new("server replied with Not Found").with_http_code(404)));
+    source.fail(Some(
+        SourceError::new("server replied with Not Found").with_http_code(404),
+    ));
     let manager = builder(&source).build().unwrap();
     let app = manager.app("orders").unwrap();
     let not_ready = app.ready(Duration::from_secs(20)).await.unwrap_err();
-    let State::Failed { reason, retry_at } = not_ready.state() else { panic!("{not_ready}") };
+    let State::Failed { reason, retry_at } = not_ready.state() else {
+        panic!("{not_ready}")
+    };
     assert_eq!(&**reason, "bundle `b`: server replied with Not Found");
     assert!(retry_at.is_some());
     assert_eq!(app.status().bundles[0].http_code, Some(404));
@@ -91,7 +105,11 @@ async fn a_failed_start_is_retried_and_recovers_by_itself() {
 async fn retry_after_is_honoured() {
     let source = Counting::new(bundle("1"));
     let wait = Some(Duration::from_secs(300));
-    source.fail(Some(SourceError::new("busy").with_http_code(429).with_retry_after(wait)));
+    source.fail(Some(
+        SourceError::new("busy")
+            .with_http_code(429)
+            .with_retry_after(wait),
+    ));
     let manager = builder(&source).build().unwrap();
     let _app = manager.app("orders").unwrap();
     tokio::time::sleep(Duration::from_secs(299)).await;
@@ -105,10 +123,16 @@ async fn ids_that_differ_only_in_case_and_too_many_apps_are_refused() {
     let source = Counting::new(bundle("1"));
     let manager = builder(&source).max_apps(2).build().unwrap();
     let _orders = manager.app("orders").unwrap();
-    assert!(matches!(manager.app("Orders"), Err(AppError::CaseConflict { .. })));
+    assert!(matches!(
+        manager.app("Orders"),
+        Err(AppError::CaseConflict { .. })
+    ));
     assert!(matches!(manager.app("../x"), Err(AppError::InvalidId(_))));
     let _other = manager.app("other").unwrap();
-    assert_eq!(manager.app("third").unwrap_err(), AppError::TooManyApps { max: 2 });
+    assert_eq!(
+        manager.app("third").unwrap_err(),
+        AppError::TooManyApps { max: 2 }
+    );
     assert!(manager.app("orders").is_ok());
 }
 
@@ -131,7 +155,10 @@ async fn leases_that_outlive_the_manager_answer_closed() {
     app.ready(LONG).await.unwrap();
     drop(manager);
     assert_eq!(app.state(), State::Closed);
-    assert_eq!(app.decide("a/b", Value::NULL).await.reason(), Reason::Closed);
+    assert_eq!(
+        app.decide("a/b", Value::NULL).await.reason(),
+        Reason::Closed
+    );
     assert!(app.ready(LONG).await.is_err());
 }
 
@@ -156,7 +183,10 @@ impl Plugin for Slow {
 async fn shutdown_waits_for_decisions_closes_and_lets_plugins_deliver() {
     let source = Counting::new(bundle("1"));
     let delivered = Arc::new(AtomicUsize::new(0));
-    let manager = builder(&source).plugin(Slow(Arc::clone(&delivered))).build().unwrap();
+    let manager = builder(&source)
+        .plugin(Slow(Arc::clone(&delivered)))
+        .build()
+        .unwrap();
     let app = manager.app("orders").unwrap();
     app.ready(LONG).await.unwrap();
     let question = app.ask();
@@ -175,7 +205,10 @@ async fn shutdown_waits_for_decisions_closes_and_lets_plugins_deliver() {
 async fn shutdown_ends_at_its_deadline() {
     let source = Counting::new(bundle("1"));
     let delivered = Arc::new(AtomicUsize::new(0));
-    let manager = builder(&source).plugin(Slow(Arc::clone(&delivered))).build().unwrap();
+    let manager = builder(&source)
+        .plugin(Slow(Arc::clone(&delivered)))
+        .build()
+        .unwrap();
     let app = manager.app("orders").unwrap();
     let _question = app.ask();
     let started = tokio::time::Instant::now();
@@ -215,4 +248,41 @@ async fn a_panic_of_a_sink_ends_neither_a_decision_nor_a_poll() {
     assert_eq!(version(&app).await.as_deref(), Some("1"));
     source.memory.replace(bundle("2"));
     until_version(&app, "2").await;
+}
+
+/// Keeps every status that it is given.
+struct Statuses(Arc<parking_lot::Mutex<Vec<(State, Option<Arc<str>>)>>>);
+
+impl Plugin for Statuses {
+    fn name(&self) -> &str {
+        "statuses"
+    }
+    fn attach(&self, _: &Scope<'_>) -> Result<Attached, ConfigError> {
+        let seen = Arc::clone(&self.0);
+        Ok(
+            Attached::default().status(move |status: Arc<crate::plugin::InstanceStatus>| {
+                let revision = status
+                    .bundles
+                    .first()
+                    .and_then(|b| b.active_revision.clone());
+                seen.lock().push((status.state.clone(), revision));
+            }),
+        )
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_sink_sees_the_instance_ready_with_its_revision_and_closed_at_the_end() {
+    let source = Counting::new(bundle("1"));
+    let seen = Arc::new(parking_lot::Mutex::default());
+    let manager = builder(&source)
+        .plugin(Statuses(Arc::clone(&seen)))
+        .build()
+        .unwrap();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(seen.lock().last(), Some(&(State::Ready, Some("1".into()))));
+    manager.shutdown(LONG).await;
+    assert_eq!(seen.lock().last(), Some(&(State::Closed, Some("1".into()))));
 }

@@ -20,13 +20,24 @@ const LONG: Duration = Duration::from_secs(600);
 /// A bundle whose data says which one it is.
 pub(super) fn bundle(version: &str) -> Vec<u8> {
     let data = Value::object([("version".into(), version.into())]);
-    let bundle = BundleWriter::new().revision(version).data("", &data).unwrap();
-    bundle.module("a.rego", "package a").unwrap().to_vec().unwrap()
+    let bundle = BundleWriter::new()
+        .revision(version)
+        .data("", &data)
+        .unwrap();
+    bundle
+        .module("a.rego", "package a")
+        .unwrap()
+        .to_vec()
+        .unwrap()
 }
 
 /// A bundle that does not compile.
 pub(super) fn broken() -> Vec<u8> {
-    BundleWriter::new().module("a.rego", "package a # broken").unwrap().to_vec().unwrap()
+    BundleWriter::new()
+        .module("a.rego", "package a # broken")
+        .unwrap()
+        .to_vec()
+        .unwrap()
 }
 
 /// A memory source that counts its questions and can be told to fail.
@@ -78,7 +89,10 @@ impl Source for Counting {
 }
 
 pub(super) fn builder(source: &Counting) -> ManagerBuilder {
-    Manager::builder().source("b", source.clone()).engine(Scripted::data()).blocking_pools()
+    Manager::builder()
+        .source("b", source.clone())
+        .engine(Scripted::data())
+        .blocking_pools()
 }
 
 /// What the app's policy answers: the version of its bundle.

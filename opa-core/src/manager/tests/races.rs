@@ -42,7 +42,9 @@ async fn a_lease_taken_and_dropped_before_the_lock_starts_the_grace_period_again
     let source = Counting::new(bundle("1"));
     let manager = warm(&source).await;
     let again = reach(&manager);
-    hooks(&manager).at("sweep: before the lock", move || drop(again().app("orders").unwrap()));
+    hooks(&manager).at("sweep: before the lock", move || {
+        drop(again().app("orders").unwrap())
+    });
     let (send, swept) = std::sync::mpsc::channel();
     let again = reach(&manager);
     hooks(&manager).at("sweep: after the lock", move || {
@@ -99,7 +101,11 @@ async fn an_app_dropped_during_its_start_goes_after_the_grace_period() {
     assert_eq!(manager.statuses().len(), 0);
     let asked = source.asked();
     tokio::time::sleep(LONG).await;
-    assert_eq!(source.asked(), asked, "nobody asks for the bundle of an app that is gone");
+    assert_eq!(
+        source.asked(),
+        asked,
+        "nobody asks for the bundle of an app that is gone"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,75 @@
+//! An echo service behind the policies of your own OPA configuration and bundles.
+//!
+//! Run with
+//!
+//! ```not_rust
+//! cargo run --bin serve -- --config-file opa.yaml --listen 127.0.0.1:8080
+//! ```
+
+#![expect(clippy::print_stderr, reason = "the last words of a program")]
+
+mod apps;
+mod args;
+mod echo;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use axum::Router;
+use clap::Parser;
+use opa_core::config::{ConfigError, EnvPolicy};
+use opa_tower::{Manager, admin};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::Args;
+
+/// The exit code for arguments and configuration that are wrong, as clap's.
+const USAGE: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse().check().unwrap_or_else(|error| error.exit());
+    examples::log(LevelFilter::INFO);
+    match manager(&args) {
+        Ok(manager) => examples::exit(run(args, manager).await),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn manager(args: &Args) -> Result<Manager, ConfigError> {
+    Manager::builder()
+        .config_file(&args.config_file)
+        .env(EnvPolicy::allow(&args.allow_env))
+        .plugin(opa_plugins::decision_logs())
+        .max_apps(args.max_apps.get())
+        .grace(args.grace)
+        .permit_dry_run(args.permit_dry_run)
+        .build()
+}
+
+async fn run(args: Args, manager: Manager) -> Result<(), Box<dyn Error>> {
+    let interrupt = examples::interrupt()?;
+    let router = match args.trust_app_header {
+        true => apps::named_by_header(manager.clone(), args.body_unseen),
+        false => apps::fixed(manager.app(&args.app)?, args.body_unseen),
+    };
+    let listener = examples::listen(args.listen).await?;
+    let admin = match args.admin {
+        Some(address) => Some(examples::listen(address).await?),
+        None => None,
+    };
+
+    let mut stdout = io::stdout();
+    writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
+    if let Some(admin) = admin {
+        writeln!(stdout, "admin on http://{}", admin.local_addr()?)?;
+        let router = Router::new().fallback_service(admin::service(manager.clone()));
+        tokio::spawn(axum::serve(admin, router).into_future());
+    }
+    examples::serve(listener, router, interrupt, &manager).await?;
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! `serve` as the black box that it is.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Folder, Program, eventually, get, send};
+
+const SERVE: &str = env!("CARGO_BIN_EXE_serve");
+
+/// Each app has the folder of its name as bundle.
+const CONFIG: &str = "
+bundles:
+  authz:
+    resource: 'file://FOLDER/{{ .bundlename }}'
+decision_logs: {console: true}
+plugins:
+  envoy_ext_authz_grpc: {path: authz/allow}
+";
+
+/// Allows `GET`, and whatever has a body that it isn't shown.
+const POLICY: &str = r#"
+package authz
+
+default allow := false
+
+allow := {"allowed": true, "headers": {"x-app": "APP"}} if input.attributes.request.http.method == "GET"
+
+allow if input.attributes.request.http.method == "PUT"
+"#;
+
+/// `serve` on free ports, with bundles for `default`, `orders` and `stock`.
+struct Serve {
+    program: Program,
+    address: SocketAddr,
+    admin: SocketAddr,
+    _folder: Folder,
+}
+
+impl Serve {
+    fn start(arguments: &[&str]) -> Self {
+        let folder = Folder::with(&[]);
+        for app in ["default", "orders", "stock"] {
+            folder.write(&format!("{app}/authz.rego"), &POLICY.replace("APP", app));
+        }
+        folder.write(
+            "opa.yaml",
+            &CONFIG.replace("FOLDER", folder.path("").to_str().unwrap()),
+        );
+        let free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut all = vec![
+            OsString::from("--config-file"),
+            folder.path("opa.yaml").into(),
+        ];
+        all.extend(free.iter().chain(arguments).map(OsString::from));
+        let program = Program::start(SERVE, all);
+        let address = program.address("listening on ");
+        let admin = program.address("admin on ");
+        Self {
+            program,
+            address,
+            admin,
+            _folder: folder,
+        }
+    }
+
+    /// `GET` until it is allowed: at the start the bundle isn't active yet.
+    fn allowed(&self, headers: &[&str]) -> Answer {
+        let ask = || send(self.address, "GET /a%20b?c=d", headers, &[]);
+        eventually(ask, |answer| answer.status != 503)
+    }
+
+    fn apps(&self) -> Value {
+        get(self.admin, "/-/apps").json()
+    }
+
+    /// The next decision in the log.
+    fn decision(&self) -> Value {
+        let line = self
+            .program
+            .stderr(|line| line.contains("\"msg\":\"Decision Log\""));
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+/// Runs `serve` with a configuration to its end.
+fn run(config: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let folder = Folder::with(&[("opa.yaml", config)]);
+    let mut command = Command::new(SERVE);
+    command
+        .arg("--config-file")
+        .arg(folder.path("opa.yaml"))
+        .args(arguments);
+    let mut program = Program::spawn(&mut command);
+    let code = program.wait().code();
+    let file = folder.path("opa.yaml").display().to_string();
+    (code, program.errors().join("\n").replace(&file, "opa.yaml"))
+}
+
+#[test]
+fn what_reached_the_service_is_echoed() {
+    let serve = Serve::start(&[]);
+    let answer = serve.allowed(&["X-Two: 1", "x-two: 2", "x-app: spoofed"]);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let expected = json!({
+        "method": "GET",
+        "path": "/a%20b?c=d",
+        "headers": {
+            "connection": ["close"],
+            "host": [serve.address.to_string()],
+            "x-app": ["default"],
+            "x-two": ["1", "2"],
+        },
+        "body": "",
+    });
+    assert_eq!(answer.json(), expected);
+    assert_eq!(send(serve.address, "DELETE /", &[], &[]).status, 403);
+}
+
+#[test]
+fn decisions_are_logged_with_the_address_of_the_client() {
+    let serve = Serve::start(&["--app", "orders"]);
+    serve.allowed(&[]);
+    let event = std::iter::repeat_with(|| serve.decision()).find(|it| it.get("result").is_some());
+    let event = event.unwrap();
+    assert_eq!(event["path"], "authz/allow");
+    assert_eq!(
+        event["input"]["attributes"]["request"]["http"]["path"],
+        "/a%20b?c=d"
+    );
+    let source = &event["input"]["attributes"]["source"]["address"]["socketAddress"];
+    assert_eq!(source["address"], "127.0.0.1");
+    assert_eq!(
+        event["requested_by"],
+        format!("127.0.0.1:{}", source["portValue"])
+    );
+}
+
+#[test]
+fn bodies_need_a_word() {
+    let serve = Serve::start(&[]);
+    serve.allowed(&[]);
+    assert_eq!(send(serve.address, "PUT /", &[], b"text").status, 415);
+
+    let serve = Serve::start(&["--body-unseen"]);
+    serve.allowed(&[]);
+    let text = send(serve.address, "PUT /", &[], "tëxt".as_bytes()).json();
+    assert_eq!(text["body"], "tëxt");
+    let bytes = send(serve.address, "PUT /", &[], b"\xff\x00\x01").json();
+    assert_eq!(
+        (&bytes["body_base64"], bytes.get("body")),
+        (&json!("/wAB"), None)
+    );
+    assert_eq!(send(serve.address, "DELETE /", &[], b"text").status, 403);
+}
+
+#[test]
+fn a_header_names_the_app_and_is_seen_by_nobody() {
+    let serve = Serve::start(&["--trust-app-header"]);
+    for app in ["orders", "stock"] {
+        let answer = serve.allowed(&[&format!("X-Opa-App: {app}")]).json();
+        assert_eq!(answer["headers"]["x-app"], json!([app]));
+        assert_eq!(answer["headers"].get("x-opa-app"), None);
+    }
+    let events: Vec<_> = std::iter::repeat_with(|| serve.decision())
+        .filter(|event| event.get("result").is_some())
+        .take(2)
+        .collect();
+    assert!(
+        !events
+            .iter()
+            .any(|event| event["input"].to_string().contains("x-opa-app"))
+    );
+
+    for headers in [
+        &[][..],
+        &["x-opa-app:"],
+        &["x-opa-app: ../orders"],
+        &["x-opa-app: a b"],
+        &["x-opa-app: örders"],
+        &["x-opa-app: orders", "x-opa-app: orders"],
+        &["x-opa-app: ORDERS"],
+    ] {
+        let answer = send(serve.address, "GET /", headers, &[]);
+        assert_eq!(answer.status, 400, "{headers:?}: {}", answer.text());
+        assert!(!answer.body.is_empty(), "{headers:?}");
+    }
+}
+
+#[test]
+fn without_trust_the_header_is_a_header_like_any_other() {
+    let serve = Serve::start(&["--app", "orders"]);
+    let answer = serve.allowed(&["x-opa-app: stock"]).json();
+    assert_eq!(answer["headers"]["x-app"], json!(["orders"]));
+    assert_eq!(answer["headers"]["x-opa-app"], json!(["stock"]));
+}
+
+#[test]
+fn apps_are_bounded_and_make_room_after_their_grace_period() {
+    let serve = Serve::start(&["--trust-app-header", "--max-apps", "1", "--grace", "0s"]);
+    let ask = |app| send(serve.address, "GET /", &[&format!("x-opa-app: {app}")], &[]);
+    eventually(|| ask("orders"), |answer| answer.status == 200);
+    // Until the first app is gone there is no room; then the second one starts.
+    let answer = ask("stock");
+    assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
+    eventually(|| ask("stock"), |answer| answer.status == 200);
+}
+
+#[test]
+fn one_app_too_many_is_told() {
+    let serve = Serve::start(&["--trust-app-header", "--max-apps", "1", "--grace", "1h"]);
+    serve.allowed(&["x-opa-app: orders"]);
+    let answer = send(serve.address, "GET /", &["x-opa-app: stock"], &[]);
+    assert_eq!(
+        (answer.status, answer.text()),
+        (503, "there are 1 apps already\n")
+    );
+}
+
+#[test]
+fn operators_see_the_state_of_each_app() {
+    let serve = Serve::start(&["--trust-app-header"]);
+    serve.allowed(&["x-opa-app: orders"]);
+    send(serve.address, "GET /", &["x-opa-app: nothing"], &[]);
+    let failed = |answer: &Answer| answer.json()[0]["state"] == "failed";
+    let apps = eventually(|| get(serve.admin, "/-/apps"), failed).json();
+    assert_eq!(
+        (&apps[0]["app"], &apps[1]["app"]),
+        (&json!("nothing"), &json!("orders"))
+    );
+    assert!(
+        apps[0]["reason"].as_str().unwrap().contains("nothing"),
+        "{apps}"
+    );
+    assert_eq!(
+        (&apps[1]["state"], apps[1].get("reason")),
+        (&json!("ready"), None)
+    );
+    assert!(apps[1]["bundles"]["authz"].is_object(), "{apps}");
+    assert_eq!(get(serve.admin, "/").status, 404);
+    // They have an address of their own: for the service it is a path like any other.
+    assert_eq!(send(serve.address, "GET /-/apps", &[], &[]).status, 400);
+}
+
+#[test]
+fn the_fixed_app_is_there_from_the_start() {
+    let serve = Serve::start(&["--app", "stock"]);
+    assert_eq!(serve.apps()[0]["app"], "stock");
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_too() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let serve = Serve::start(&[]);
+    serve.allowed(&[]);
+    let stream = tokio::net::TcpStream::connect(serve.address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{}/x?y", serve.address));
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let echo: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (&echo["method"], &echo["path"]),
+        (&json!("GET"), &json!("/x?y"))
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_end_it_gracefully() {
+    for signal in ["INT", "TERM"] {
+        let mut serve = Serve::start(&[]);
+        serve.allowed(&[]);
+        serve.program.signal(signal);
+        assert_eq!(serve.program.wait().code(), Some(0), "{signal}");
+        assert!(std::net::TcpStream::connect(serve.address).is_err());
+        assert!(
+            serve
+                .program
+                .errors()
+                .iter()
+                .any(|line| line.contains("Decision Log"))
+        );
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_told_with_its_place() {
+    for (config, error) in [
+        (
+            "labels: 1",
+            "opa.yaml:1:9: labels: expected an object, found a number",
+        ),
+        (
+            "services: {a: {url: 'http://${HOST}'}}",
+            "`HOST` is not on the list",
+        ),
+        (
+            "services: {a: {url: 'http://a.test'}}\nstatus: {console: true}",
+            "status",
+        ),
+        ("", "opa.yaml: services: "),
+        ("a: [", "opa.yaml:"),
+    ] {
+        let (code, errors) = run(config, &["--listen", "127.0.0.1:0"]);
+        assert_eq!(code, Some(2), "{config}: {errors}");
+        assert!(errors.contains(error), "{config}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    let mut program = Program::start(SERVE, ["--config-file", "/no/such/opa.yaml"]);
+    assert_eq!(program.wait().code(), Some(2));
+    assert!(program.errors().concat().contains("/no/such/opa.yaml"));
+}
+
+#[test]
+fn dry_run_needs_permission() {
+    let config = "
+services: {a: {url: 'http://127.0.0.1:1'}}
+plugins: {envoy_ext_authz_grpc: {dry-run: true}}";
+    let (code, errors) = run(config, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("dry-run"), "{errors}");
+}
+
+#[test]
+fn with_permission_dry_run_lets_denied_requests_pass() {
+    let folder = Folder::with(&[("default/authz.rego", "package authz\n\nallow := false")]);
+    let config = CONFIG.replace("FOLDER", folder.path("").to_str().unwrap());
+    let dry_run = config.replace("{path: authz/allow}", "{path: authz/allow, dry-run: true}");
+    folder.write("opa.yaml", &dry_run);
+    let mut command = Command::new(SERVE);
+    command.arg("--config-file").arg(folder.path("opa.yaml"));
+    let program = Program::spawn(command.args(["--listen", "127.0.0.1:0", "--permit-dry-run"]));
+    let address = program.address("listening on ");
+    eventually(|| get(address, "/"), |answer| answer.status == 200);
+    program.stderr(|line| line.contains("\"reason\":\"dry_run\""));
+}
+
+#[test]
+fn allowed_variables_are_filled_in() {
+    let folder = Folder::with(&[
+        ("default/authz.rego", &POLICY.replace("APP", "default")),
+        (
+            "opa.yaml",
+            "bundles: {authz: {resource: '${BUNDLES}/default'}}\nplugins: {envoy_ext_authz_grpc: {path: authz/allow}}",
+        ),
+    ]);
+    let mut command = Command::new(SERVE);
+    command
+        .env("BUNDLES", format!("file://{}", folder.path("").display()))
+        .arg("--config-file")
+        .arg(folder.path("opa.yaml"))
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--allow-env",
+            "OTHER",
+            "--allow-env",
+            "BUNDLES",
+        ]);
+    let program = Program::spawn(&mut command);
+    let address = program.address("listening on ");
+    eventually(|| get(address, "/"), |answer| answer.status == 200);
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_told() {
+    for (arguments, error) in [
+        (
+            &["--trust-app-header", "--listen", "0.0.0.0:0"][..],
+            "loopback",
+        ),
+        (&["--trust-app-header", "--app", "a"], "cannot be used with"),
+        (&["--listen", "localhost"], "invalid socket address"),
+        (&["--app", "../a"], "invalid app id"),
+        (&["--grace", "soon"], "--grace"),
+        (&["--max-apps", "0"], "--max-apps"),
+        (&["--what"], "unexpected argument"),
+    ] {
+        let (code, errors) = run("{}", arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(error), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = "services: {a: {url: 'http://127.0.0.1:1'}}";
+    for arguments in [["--listen", &address], ["--admin", &address]] {
+        let free = ["--listen", "127.0.0.1:0"].map(|it| it);
+        let arguments = match arguments[0] {
+            "--listen" => arguments.to_vec(),
+            _ => [free, arguments].concat(),
+        };
+        let (code, errors) = run(config, &arguments);
+        assert_eq!(code, Some(1), "{errors}");
+        assert!(
+            errors.contains(&format!("error: cannot listen on {address}: ")),
+            "{errors}"
+        );
+    }
+}
