@@ -309,15 +309,15 @@ async fn our_layer_decides_as_the_plugin_behind_envoy() {
     };
     let folder = tempfile::tempdir().unwrap();
     let nginx = nginx.serve(folder.path()).await;
-    let configuration = configuration(&nginx.url());
-    let mut serve = Serve::start(&configuration, &["--trust-app-header"]).await;
+    let template = configuration(&nginx.url(), "{{ .bundlename }}/allow");
+    let mut serve = Serve::start(&template, &["--trust-app-header"]).await;
     let mut judge = Judge::new(KNOWN);
     for policy in policies::all() {
-        let bundle = folder.path().join(format!("{}.tar.gz", policy.name()));
-        opa.build(policy.folder(), &bundle, "fixed");
-        let ours = match policy.context().is_empty() {
+        let bundle = policy.build(&opa, folder.path());
+        let of_template = policy.path() == format!("{}/allow", policy.name());
+        let ours = match of_template && policy.context().is_empty() {
             true => Ours::app_of(&mut serve, policy.name()).await,
-            false => Ours::layered(&configuration, &policy).await,
+            false => Ours::layered(&nginx.url(), &policy).await,
         };
         compare(&mut judge, &policy, &peers, &bundle, ours).await;
     }
@@ -326,12 +326,12 @@ async fn our_layer_decides_as_the_plugin_behind_envoy() {
 }
 
 /// A template for all apps: the policies of each are its own.
-fn configuration(bundles: &str) -> String {
+fn configuration(bundles: &str, path: &str) -> String {
     json!({
         "services": {"nginx": {"url": bundles}},
         "bundles": {"authz": {"resource": "{{ .bundlename }}.tar.gz"}},
         "decision_logs": {"console": true},
-        "plugins": {"envoy_ext_authz_grpc": {"path": "{{ .bundlename }}/allow"}},
+        "plugins": {"envoy_ext_authz_grpc": {"path": path}},
     })
     .to_string()
 }
@@ -343,7 +343,7 @@ async fn compare(
     bundle: &Path,
     mut ours: Ours<'_>,
 ) {
-    let mut theirs = peers.start(bundle, &policy.path(), policy.context()).await;
+    let mut theirs = peers.start(bundle, policy.path(), policy.context()).await;
     for case in policy.cases() {
         let name = format!("{}: {}", policy.name(), case.name());
         let theirs = through_envoy(&mut theirs, case.request()).await;
@@ -358,7 +358,7 @@ async fn through_envoy(stack: &mut EnvoyStack, request: Request<Bytes>) -> Value
 }
 
 /// Our side: an app of the `serve` example, or the layer itself where a route has context
-/// extensions.
+/// extensions or another path.
 enum Ours<'a> {
     Serve {
         serve: &'a mut Serve,
@@ -381,8 +381,9 @@ impl Ours<'_> {
         Ours::Serve { serve, app }
     }
 
-    async fn layered<'a>(configuration: &str, policy: &Policy) -> Ours<'a> {
-        Ours::Layered(Layered::start(configuration, policy.name(), policy.context()).await)
+    async fn layered<'a>(bundles: &str, policy: &Policy) -> Ours<'a> {
+        let configuration = configuration(bundles, policy.path());
+        Ours::Layered(Layered::start(&configuration, policy.name(), policy.context()).await)
     }
 
     async fn send(&mut self, mut request: Request<Bytes>) -> Value {
