@@ -106,3 +106,8 @@ pub fn log(level: LevelFilter) {
         .with_writer(io::stderr)
         .init();
 }
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

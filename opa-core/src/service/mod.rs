@@ -1,8 +1,7 @@
 //! The services of a control plane: where bundles come from.
 //!
-//! A [`Service`] is a configured service with its client. Clients, and so connections, are shared
-//! by all apps whose services have the same TLS settings; what differs by app (headers,
-//! credentials) is added to each request.
+//! Clients, and so connections, are shared by all apps whose services have the same TLS settings;
+//! what differs by app (headers, credentials) is added to each request.
 
 mod clients;
 mod credentials;

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use regorus::unstable::{BUILTINS, Import, Module, Ref};
 
 use super::graph::{cycle, heaviest_path};
+use super::heads::{definition, package};
 use super::paths::{location, static_path};
-use super::rules::{NodeId, Rules, definition, package};
+use super::rules::{NodeId, Rules};
 use super::uses::{Call, Reference, Uses};
 use crate::engine::{CompileError, Location};
 
@@ -120,10 +121,15 @@ impl Check<'_> {
             Callee::Builtin { .. } if name == "walk" && !(call.is_statement && call.count == 2) => {
                 Some("walk: this engine supports the form walk(x, [path, value]) only".to_owned())
             }
-            Callee::Builtin { arity } => arity.and_then(|arity| arity_error(&name, arity, call)),
+            Callee::Builtin { arity } => {
+                let fits = arity.is_none_or(|arity| call.fits(arity));
+                (!fits).then(|| format!("{name}: arity mismatch"))
+            }
             Callee::Function { node, arity } => {
                 self.depend_on_function(from, node);
-                arity_error(&name, arity, call)
+                let (name, count) = (self.rules.name(node), call.count);
+                let text = || format!("function {name} has arity {arity}, got {count} arguments");
+                (!call.fits(arity)).then(text)
             }
         };
         self.errors.extend(
@@ -232,17 +238,6 @@ fn at(error: CompileError, place: Option<Location>) -> CompileError {
         Some(place) => error.at(place),
         None => error,
     }
-}
-
-/// A call may name what it expects as a last argument.
-fn arity_error(name: &str, arity: usize, call: &Call<'_>) -> Option<String> {
-    let fits = call.count == arity || call.count == arity + 1;
-    (!fits).then(|| {
-        format!(
-            "{name}: arity mismatch: it takes {arity} arguments, not {}",
-            call.count
-        )
-    })
 }
 
 fn imports(module: &Module) -> HashMap<String, Option<Vec<String>>> {

@@ -1,4 +1,7 @@
 //! References of parsed modules as paths.
+//!
+//! The types of parsed modules are in `regorus::unstable`, which is why the version of regorus is
+//! pinned exactly: what OPA checks at load can only be checked there.
 
 use regorus::Value as Theirs;
 use regorus::unstable::Expr;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead};
+use regorus::unstable::{Module, Ref};
 
-use super::paths::{StaticPath, Tail, location, rule_name, static_path};
+use super::heads::{Definition, definition, package};
+use super::paths::{location, rule_name};
 use crate::engine::{CompileError, Location};
 use crate::{Kind, Value};
 
@@ -40,15 +41,6 @@ pub(super) enum Found {
     Document,
     /// Nothing that a module defines.
     Nothing,
-}
-
-/// How a rule defines its document.
-pub(super) struct Definition {
-    /// Where, below its package.
-    pub(super) names: Vec<String>,
-    direct: bool,
-    arguments: Option<usize>,
-    location: Location,
 }
 
 impl Rules {
@@ -110,20 +102,22 @@ impl Rules {
     }
 
     fn package_conflicts(&self) -> Vec<CompileError> {
-        let conflicts = self.nodes.iter().flat_map(|node| {
-            let rule = node
-                .value
-                .as_ref()
-                .or(node.function.as_ref().map(|(place, _)| place));
-            rule.into_iter().flat_map(|rule| {
-                node.packages.iter().map(move |package| {
-                    let Location { file, row, .. } = rule;
-                    let text = format!("package conflicts with rule defined at {file}:{row}");
-                    CompileError::new(CompileError::TYPE, text).at(package.clone())
-                })
+        let conflicts = self.nodes.iter().enumerate().flat_map(|(id, node)| {
+            node.rule().into_iter().flat_map(move |rule| {
+                node.packages
+                    .iter()
+                    .map(move |package| self.package_conflict(id, rule, package))
             })
         });
         conflicts.collect()
+    }
+
+    fn package_conflict(&self, id: NodeId, rule: &Location, package: &Location) -> CompileError {
+        let name = self.name(id);
+        let path = name.strip_prefix("data.").unwrap_or(&name);
+        let Location { file, row, .. } = rule;
+        let text = format!("package {path} conflicts with the rule defined at {file}:{row}");
+        CompileError::new(CompileError::TYPE, text).at(package.clone())
     }
 
     /// The node at a place.
@@ -277,55 +271,4 @@ impl Node {
     fn is_only_function(&self) -> bool {
         self.function.is_some() && self.children.is_empty()
     }
-}
-
-/// The path of a module's package, below `data`.
-pub(super) fn package(module: &Module) -> Vec<String> {
-    static_path(&module.package.refr)
-        .map(|path| path.names)
-        .unwrap_or_default()
-}
-
-/// How a rule defines its document; `None` if its head is no reference.
-pub(super) fn definition(rule: &Rule) -> Option<Definition> {
-    let (refr, arguments, is_old_set) = match rule {
-        Rule::Spec {
-            head: RuleHead::Compr { refr, .. },
-            ..
-        } => (refr, None, false),
-        Rule::Spec {
-            head: RuleHead::Set { refr, key, .. },
-            ..
-        } => (refr, None, key.is_none()),
-        Rule::Spec {
-            head: RuleHead::Func { refr, args, .. },
-            ..
-        } => (refr, arity(args), false),
-        Rule::Default { refr, args, .. } => match refr.as_ref() {
-            // `default p["q"] := …` belongs to the document at `p`.
-            Expr::RefBrack { refr, .. } => (refr, arity(args), false),
-            _ => (refr, arity(args), false),
-        },
-    };
-    let StaticPath {
-        mut names,
-        mut tail,
-    } = static_path(refr)?;
-    if is_old_set && tail == Tail::Nothing && names.len() > 1 {
-        // `p.q { … }` in v0: a set at `p` that has the item "q".
-        names.pop();
-        tail = Tail::More;
-    }
-    let direct = tail != Tail::More;
-    Some(Definition {
-        names,
-        direct,
-        arguments,
-        location: location(refr),
-    })
-}
-
-/// A function without arguments is a rule.
-fn arity(arguments: &[Ref<Expr>]) -> Option<usize> {
-    Some(arguments.len()).filter(|count| *count > 0)
 }

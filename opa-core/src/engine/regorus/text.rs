@@ -47,7 +47,9 @@ fn read_location(place: &str) -> Option<Location> {
 
 fn shorten(message: &str) -> String {
     // `var x is unsafe (path […], scopes […])`: the scopes hold the values of all variables.
-    let message = message.split(" (path [").next().unwrap_or(message).trim();
+    let message = message.split(" (path [").next().unwrap_or(message);
+    // "`union` expects set argument. Got `…` instead"
+    let message = message.split(". Got `").next().unwrap_or(message).trim();
     message.chars().take(MAX_MESSAGE).collect()
 }
 
@@ -174,6 +176,8 @@ mod tests {
             (error.code(), error.message()),
             (EvalError::CONFLICT, message)
         );
+        let text = "\n--> a:1:1\nerror: `union` expects set argument. Got `{\"a\":1}` instead";
+        assert_eq!(read(text).message, "`union` expects set argument");
         assert!(read(&"x".repeat(1000)).message.len() <= MAX_MESSAGE);
     }
 

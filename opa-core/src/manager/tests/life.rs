@@ -251,7 +251,9 @@ async fn a_panic_of_a_sink_ends_neither_a_decision_nor_a_poll() {
 }
 
 /// Keeps every status that it is given.
-struct Statuses(Arc<parking_lot::Mutex<Vec<(State, Option<Arc<str>>)>>>);
+struct Statuses(Arc<parking_lot::Mutex<Vec<Seen>>>);
+
+type Seen = (State, Option<Arc<str>>);
 
 impl Plugin for Statuses {
     fn name(&self) -> &str {
