@@ -332,6 +332,8 @@ mod tests {
                 "peers::process::tests::waits_to_be_killed",
             ])
             .env("PEERS_TELL_PID", &file)
+            // Nobody removes what a killed process leaves, but this.
+            .env("TMPDIR", folder.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
