@@ -8,6 +8,7 @@ use std::{env, fs, io};
 
 use serde_json::Value;
 
+use crate::http_client;
 use crate::peers::{Events, Process, StartError};
 
 /// A running `serve`, ended when dropped.
@@ -73,6 +74,26 @@ impl Serve {
     /// Where `GET /-/apps` is answered.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Waits until all apps that it was asked for are ready.
+    ///
+    /// # Panics
+    ///
+    /// When one isn't within a minute; with all that it wrote.
+    pub async fn ready(&mut self) {
+        let admin = self.admin;
+        let probe = async || {
+            let response = http_client::get(admin, "/-/apps").await.ok()?;
+            let apps: Value = serde_json::from_slice(response.body()).ok()?;
+            let apps = apps.as_array()?;
+            let ready = |app: &Value| app.get("state").and_then(Value::as_str) == Some("ready");
+            (!apps.is_empty() && apps.iter().all(ready)).then_some(())
+        };
+        self.process
+            .until("ready", probe)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Waits for events of its decision log beyond those already taken.
