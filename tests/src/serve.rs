@@ -149,8 +149,12 @@ fn program() -> Result<PathBuf, String> {
     }
 }
 
-/// A source that changed after the program was built, by the list that Cargo keeps.
+/// A source that changed after the program was built, by the list that Cargo keeps. Only
+/// `cargo build` writes one: without it `cargo test --workspace` has built the program, just now.
 fn newer_source(program: &Path, list: &Path) -> io::Result<Option<PathBuf>> {
+    if !list.exists() {
+        return Ok(None);
+    }
     let built = fs::metadata(program)?.modified()?;
     let changed = |source: &PathBuf| modified(source).is_none_or(|time| time > built);
     Ok(sources(&fs::read_to_string(list)?)
@@ -194,6 +198,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let list = path("serve.d");
+        assert_eq!(newer_source(&path("serve"), &list).unwrap(), None);
         let source = path("a b.rs");
         let escaped = source.display().to_string().replace(' ', "\\ ");
         fs::write(&list, format!("{}: {escaped}\n", path("serve").display())).unwrap();
