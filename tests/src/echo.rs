@@ -12,9 +12,9 @@ use std::{io, mem};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -73,37 +73,57 @@ impl Drop for Echo {
 async fn accept(listener: TcpListener, seen: Arc<Mutex<Vec<Value>>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let seen = Arc::clone(&seen);
-        let service = service_fn(move |request| answer(request, Arc::clone(&seen)));
+        let service = service_fn(move |request| remember(request, Arc::clone(&seen)));
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         // A peer that breaks off is a peer that saw no response.
         tokio::spawn(async move { connection.await.unwrap_or_default() });
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
+async fn remember(
+    request: Request<impl Body>,
     seen: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (head, body) = request.into_parts();
-    let Ok(body) = body.collect().await else {
+    let Some(document) = document(request).await else {
         // The client is gone: nothing whole has reached us.
         return Ok(Response::default());
     };
+    let response = response(&document);
+    seen.lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .push(document);
+    Ok(response)
+}
+
+/// The same answer as a service of its own, which remembers nothing.
+///
+/// # Errors
+///
+/// None.
+pub async fn answer(request: Request<impl Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(document(request)
+        .await
+        .as_ref()
+        .map_or_else(Response::default, response))
+}
+
+fn response(document: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(document.to_string()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+async fn document(request: Request<impl Body>) -> Option<Value> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.ok()?;
     let (name, body) = text(&body.to_bytes());
-    let document = json!({
+    Some(json!({
         "method": head.method.as_str(),
         "path": head.uri.to_string(),
         "headers": lists(&head.headers),
         name: body,
-    });
-    let response = Full::from(document.to_string());
-    seen.lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .push(document);
-    let mut response = Response::new(response);
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    }))
 }
 
 fn text(body: &[u8]) -> (&'static str, String) {

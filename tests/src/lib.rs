@@ -14,9 +14,11 @@
 //! ```
 
 pub mod bundle_server;
+pub mod comparison;
 pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
+pub mod layered;
 pub mod peers;
 pub mod policies;
 pub mod scripted;

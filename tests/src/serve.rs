@@ -8,6 +8,7 @@ use std::{env, fs, io};
 
 use serde_json::Value;
 
+use crate::http_client;
 use crate::peers::{Events, Process, StartError};
 
 /// A running `serve`, ended when dropped.
@@ -75,6 +76,26 @@ impl Serve {
         self.admin
     }
 
+    /// Waits until all apps that it was asked for are ready.
+    ///
+    /// # Panics
+    ///
+    /// When one isn't within a minute; with all that it wrote.
+    pub async fn ready(&mut self) {
+        let admin = self.admin;
+        let probe = async || {
+            let response = http_client::get(admin, "/-/apps").await.ok()?;
+            let apps: Value = serde_json::from_slice(response.body()).ok()?;
+            let apps = apps.as_array()?;
+            let ready = |app: &Value| app.get("state").and_then(Value::as_str) == Some("ready");
+            (!apps.is_empty() && apps.iter().all(ready)).then_some(())
+        };
+        self.process
+            .until("ready", probe)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Waits for events of its decision log beyond those already taken.
     ///
     /// # Errors
@@ -128,8 +149,12 @@ fn program() -> Result<PathBuf, String> {
     }
 }
 
-/// A source that changed after the program was built, by the list that Cargo keeps.
+/// A source that changed after the program was built, by the list that Cargo keeps. Only
+/// `cargo build` writes one: without it `cargo test --workspace` has built the program, just now.
 fn newer_source(program: &Path, list: &Path) -> io::Result<Option<PathBuf>> {
+    if !list.exists() {
+        return Ok(None);
+    }
     let built = fs::metadata(program)?.modified()?;
     let changed = |source: &PathBuf| modified(source).is_none_or(|time| time > built);
     Ok(sources(&fs::read_to_string(list)?)
@@ -173,6 +198,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let list = path("serve.d");
+        assert_eq!(newer_source(&path("serve"), &list).unwrap(), None);
         let source = path("a b.rs");
         let escaped = source.display().to_string().replace(' ', "\\ ");
         fs::write(&list, format!("{}: {escaped}\n", path("serve").display())).unwrap();

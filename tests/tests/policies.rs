@@ -13,9 +13,8 @@ async fn envoy_answers_as_the_fixtures_say_and_opa_decides_alike() {
     let folder = tempfile::tempdir().unwrap();
     let mut wrong = Vec::new();
     for policy in policies::all() {
-        let bundle = folder.path().join(format!("{}.tar.gz", policy.name()));
-        opa.build(policy.folder(), &bundle, "fixed");
-        let mut stack = peers.start(&bundle, &policy.path(), policy.context()).await;
+        let bundle = policy.build(&opa, folder.path());
+        let mut stack = peers.start(&bundle, policy.path(), policy.context()).await;
         for case in policy.cases() {
             let case_name = format!("{}: {}", policy.name(), case.name());
             let outcome = stack.send(case.request()).await;
@@ -26,8 +25,7 @@ async fn envoy_answers_as_the_fixtures_say_and_opa_decides_alike() {
                     case.status()
                 ));
             }
-            let query = format!("data.{}.allow", policy.name());
-            let decided = opa.try_eval(&bundle, &query, &outcome.event["input"]);
+            let decided = opa.try_eval(&bundle, &policy.query(), &outcome.event["input"]);
             if !alike(&outcome.event, &decided) {
                 wrong.push(format!(
                     "{case_name}: the plugin {}, OPA {decided:?}",

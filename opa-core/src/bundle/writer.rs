@@ -226,8 +226,13 @@ impl BundleWriter {
     }
 
     /// All files in the order of the archive, the manifest first.
+    ///
+    /// The manifest says its Rego version even if it is the default, as `opa build` does: an OPA in
+    /// its compatibility mode would read the policies as v0 else.
     fn entries(&self) -> impl Iterator<Item = (Arc<str>, Vec<u8>)> {
-        let manifest = self.manifest.to_value().to_json().into_bytes();
+        let version = self.manifest.rego_version().unwrap_or_default();
+        let manifest = self.manifest.clone().with_rego_version(version);
+        let manifest = manifest.to_value().to_json().into_bytes();
         let files = self.files.iter();
         std::iter::once((Arc::from("/.manifest"), manifest))
             .chain(files.map(|(path, content)| (Arc::clone(path), content.clone())))

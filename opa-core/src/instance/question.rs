@@ -106,17 +106,7 @@ impl Question {
 
     /// Ends the question without asking the policy.
     pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
-        let error = EventError {
-            code: reason.as_str().into(),
-            message: message.into(),
-        };
-        let ends = Ends {
-            reason,
-            result: None,
-            error: Some(error),
-            eval: Duration::ZERO,
-        };
-        self.conclude(ends, entry, None)
+        self.conclude(Ends::unasked(reason, reason, message), entry, None)
     }
 
     /// Makes the decision final: counts it and hands its event over.
@@ -210,6 +200,22 @@ pub(super) struct Ends {
     pub(super) eval: Duration,
 }
 
+impl Ends {
+    /// The policy was not asked because of `problem`.
+    fn unasked(reason: Reason, problem: Reason, message: &str) -> Self {
+        let error = EventError {
+            code: problem.as_str().into(),
+            message: message.into(),
+        };
+        Self {
+            reason,
+            result: None,
+            error: Some(error),
+            eval: Duration::ZERO,
+        }
+    }
+}
+
 /// A question with the snapshot and the entrypoint that will answer it.
 #[must_use = "a question that is dropped counts as cancelled"]
 pub struct Prepared {
@@ -268,16 +274,7 @@ impl Prepared {
     }
 
     fn end(self, reason: Reason, problem: Reason, message: &str, entry: LogEntry) -> Decision {
-        let error = EventError {
-            code: problem.as_str().into(),
-            message: message.into(),
-        };
-        let ends = Ends {
-            reason,
-            result: None,
-            error: Some(error),
-            eval: Duration::ZERO,
-        };
+        let ends = Ends::unasked(reason, problem, message);
         self.question
             .conclude(ends, entry, Some((&self.snapshot, &self.entrypoint)))
     }

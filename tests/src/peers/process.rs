@@ -332,6 +332,8 @@ mod tests {
                 "peers::process::tests::waits_to_be_killed",
             ])
             .env("PEERS_TELL_PID", &file)
+            // Nobody removes what a killed process leaves, but this.
+            .env("TMPDIR", folder.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -354,7 +356,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_interrupt_lets_the_program_end_itself() {
-        let mut process = shell("trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done");
+        // A shell can't trap what is ignored at its start, as in the background of another shell.
+        let script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done";
+        let mut process = shell(&format!("exec env --default-signal=INT sh -c \"{script}\""));
         let stdout = process.folder().join(STDOUT);
         process
             .until("ready", async || {

@@ -1,20 +1,18 @@
-//! Bundles by ours load in the real OPA, and bundles by `opa build` load in ours, with the same
-//! answers. `serve` reads them from the real nginx.
+//! Sources that change while they are served: a directory, and bundles by `opa build` that `serve`
+//! reads from the real nginx.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use opa_core::bundle::source::{File, Memory};
-use opa_core::bundle::{BundleWriter, Limits, read_path};
-use opa_core::{Manager, RegoVersion, Value};
+use opa_core::bundle::source::File;
+use opa_core::{Manager, Value};
 use serde_json::json;
 use tests::http_client::{get, send};
+use tests::peers;
 use tests::serve::Serve;
-use tests::{peers, policies};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -34,65 +32,6 @@ fn input() -> serde_json::Value {
     json!({"attributes": {"request": {"http": {"headers": {"x-user": "ann"}}}}})
 }
 
-async fn ours(bundle: &[u8]) -> serde_json::Value {
-    let manager = Manager::builder()
-        .source("b", Memory::new(bundle.to_vec()))
-        .build()
-        .unwrap();
-    let app = manager.app("shop").unwrap();
-    app.ready(LONG).await.unwrap();
-    let decision = app.decide("shop/authz", Value::from(input())).await;
-    decision
-        .result()
-        .unwrap_or_else(|| panic!("{:?}", decision.error()))
-        .to_serde()
-}
-
-#[tokio::test]
-async fn a_bundle_by_ours_answers_the_same_in_opa() {
-    let Some(opa) = peers::opa() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("bundle.tar.gz");
-    let users = Value::from(json!(["ann", "bob"]));
-    for (version, module) in [
-        (RegoVersion::V1, POLICY.to_owned()),
-        (
-            RegoVersion::V0,
-            POLICY
-                .replace(" if ", " { ")
-                .replace("shop.users\n", "shop.users }\n"),
-        ),
-    ] {
-        let module = match version {
-            RegoVersion::V0 => module.replace(
-                "package shop.authz\n",
-                "package shop.authz\nimport future.keywords.in\n",
-            ),
-            RegoVersion::V1 => module,
-        };
-        let bundle = BundleWriter::new()
-            .revision("r7")
-            .roots(["shop"])
-            .unwrap()
-            .metadata(Value::from(json!({"by": "ours"})))
-            .unwrap()
-            .rego_version(version)
-            .module("shop/authz.rego", &*module)
-            .unwrap()
-            .data("shop/users", &users)
-            .unwrap()
-            .to_vec()
-            .unwrap();
-        fs::write(&file, &bundle).unwrap();
-        let inspected = opa.inspect(&file);
-        assert_eq!(inspected["manifest"]["revision"], "r7");
-        assert_eq!(inspected["manifest"]["roots"], json!(["shop"]));
-        let theirs = opa.eval(&file, QUERY, &input()).unwrap();
-        assert_eq!(theirs, json!({"allow": true, "greeting": "hello ann"}));
-        assert_eq!(ours(&bundle).await, theirs, "{version}");
-    }
-}
-
 fn write_sources(folder: &Path) {
     fs::create_dir_all(folder.join("shop")).unwrap();
     fs::write(folder.join("shop/authz.rego"), POLICY).unwrap();
@@ -102,39 +41,6 @@ fn write_sources(folder: &Path) {
     )
     .unwrap();
     fs::write(folder.join(".manifest"), r#"{"roots": ["shop"]}"#).unwrap();
-}
-
-#[tokio::test]
-async fn a_bundle_by_opa_build_answers_the_same_in_ours() {
-    let Some(opa) = peers::opa() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let (sources, file) = (
-        folder.path().join("sources"),
-        folder.path().join("bundle.tar.gz"),
-    );
-    write_sources(&sources);
-    for arguments in [
-        &["--revision", "r1"][..],
-        &[
-            "--revision",
-            "r1",
-            "--optimize",
-            "1",
-            "--entrypoint",
-            "shop/authz",
-        ],
-    ] {
-        opa.build_with(&sources, &file, arguments);
-        let bundle = fs::read(&file).unwrap();
-        let theirs = opa.eval(&file, QUERY, &input()).unwrap();
-        assert_eq!(ours(&bundle).await, theirs, "{arguments:?}");
-        let read = read_path(&file, &Limits::default()).unwrap();
-        assert_eq!(read.revision().map(|revision| &**revision), Some("r1"));
-        assert_eq!(
-            json!(read.manifest().roots()),
-            opa.inspect(&file)["manifest"]["roots"]
-        );
-    }
 }
 
 #[tokio::test]
@@ -167,29 +73,6 @@ async fn a_directory_answers_the_same_as_in_opa_and_its_changes_are_followed() {
     tokio::time::timeout(LONG, changed)
         .await
         .expect("the change is served");
-}
-
-#[tokio::test]
-async fn each_fixed_policy_builds_with_opa_and_loads_in_ours() {
-    let Some(opa) = peers::opa() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("bundle.tar.gz");
-    let mut bundles = BTreeMap::new();
-    for policy in policies::all() {
-        opa.build_with(policy.folder(), &file, &["--revision", "r1"]);
-        bundles.insert(policy.name().to_owned(), fs::read(&file).unwrap());
-    }
-    assert!(bundles.len() >= 30);
-    for (name, bundle) in bundles {
-        let manager = Manager::builder()
-            .source("b", Memory::new(bundle))
-            .build()
-            .unwrap();
-        let app = manager.app("shop").unwrap();
-        app.ready(LONG)
-            .await
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-    }
 }
 
 /// The whole way without a line of code: `opa build`, nginx, `serve`.
