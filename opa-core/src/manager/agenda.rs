@@ -1,10 +1,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::poll::Poll;
 use super::slots::Room;
+use crate::instance::Instance;
 
 /// How far ahead the scheduler looks when nothing is due.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24);
@@ -16,7 +18,16 @@ pub(super) struct Agenda {
     due: BTreeMap<(Instant, u64), Box<Poll>>,
     /// By service, whoever waits longest in front.
     ready: HashMap<usize, VecDeque<Box<Poll>>>,
+    /// Starts that failed, by the time of the next try.
+    restarts: BTreeMap<(Instant, u64), Start>,
     next_number: u64,
+}
+
+/// An instance to be started.
+pub(super) struct Start {
+    pub(super) instance: Weak<Instance>,
+    /// How often it failed already.
+    pub(super) failures: u32,
 }
 
 impl Agenda {
@@ -27,11 +38,27 @@ impl Agenda {
             .insert((Instant::now() + delay.min(FAR), self.next_number), poll);
     }
 
-    /// When the next poll is due.
+    /// Tries `start` again after `delay`.
+    pub(super) fn add_restart(&mut self, start: Start, delay: Duration) {
+        self.next_number += 1;
+        let at = Instant::now() + delay.min(FAR);
+        self.restarts.insert((at, self.next_number), start);
+    }
+
+    /// When the next poll or start is due.
     pub(super) fn next_due(&self) -> Instant {
-        self.due
-            .first_key_value()
-            .map_or_else(|| Instant::now() + FAR, |((at, _), _)| *at)
+        let poll = self.due.first_key_value().map(|((at, _), _)| *at);
+        let start = self.restarts.first_key_value().map(|((at, _), _)| *at);
+        poll.into_iter()
+            .chain(start)
+            .min()
+            .unwrap_or_else(|| Instant::now() + FAR)
+    }
+
+    /// The next start that is due.
+    pub(super) fn next_restart(&mut self, now: Instant) -> Option<Start> {
+        let first = self.restarts.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
     }
 
     /// Moves what is due to the queue of its service.

@@ -4,7 +4,7 @@
 //! runs is a task, and how much runs is bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,19 +12,22 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::agenda::Agenda;
+use super::agenda::{Agenda, Start};
 use super::blueprint::Blueprint;
-use super::poll::Poll;
+use super::poll::{Poll, backoff};
 use super::slots::Room;
 use crate::instance::Instance;
 
 /// How many instances start at a time.
 const STARTS: usize = 16;
 
+/// The longest wait before a start that failed is tried again.
+const MAX_RESTART: Duration = Duration::from_secs(60);
+
 pub(super) struct Scheduler {
     blueprint: Blueprint,
     /// Instances that must be started, in the order in which they were asked for.
-    starts: Mutex<VecDeque<Weak<Instance>>>,
+    starts: Mutex<VecDeque<Start>>,
     wake: Notify,
 }
 
@@ -39,7 +42,11 @@ impl Scheduler {
 
     /// Queues an instance to be started. Returns at once.
     pub(super) fn start(&self, instance: &Arc<Instance>) {
-        self.starts.lock().push_back(Arc::downgrade(instance));
+        let instance = Arc::downgrade(instance);
+        self.starts.lock().push_back(Start {
+            instance,
+            failures: 0,
+        });
         self.wake.notify_one();
     }
 
@@ -47,20 +54,24 @@ impl Scheduler {
     pub(super) async fn run(self: Arc<Self>) {
         let mut agenda = Agenda::default();
         let mut running = JoinSet::new();
-        let mut starting = 0;
+        let mut starting = JoinSet::new();
         loop {
-            while starting < STARTS {
-                let Some(instance) = self.starts.lock().pop_front() else {
+            let now = Instant::now();
+            while let Some(start) = agenda.next_restart(now) {
+                self.starts.lock().push_back(start);
+            }
+            while starting.len() < STARTS {
+                let Some(start) = self.starts.lock().pop_front() else {
                     break;
                 };
-                let Some(instance) = instance.upgrade() else {
+                let instance = start.instance.upgrade();
+                let Some(instance) = instance.filter(|instance| !instance.is_closed()) else {
                     continue;
                 };
                 let scheduler = Arc::clone(&self);
-                running.spawn(async move { scheduler.started(instance).await });
-                starting += 1;
+                starting.spawn(async move { scheduler.started(instance, start).await });
             }
-            agenda.take_due(Instant::now());
+            agenda.take_due(now);
             while let Some((poll, room)) = agenda.next_startable() {
                 running.spawn(run_poll(poll, room));
             }
@@ -68,15 +79,16 @@ impl Scheduler {
                 () = self.wake.notified() => None,
                 () = tokio::time::sleep_until(agenda.next_due()) => None,
                 Some(ended) = running.join_next() => Some(ended),
+                Some(ended) = starting.join_next() => Some(ended),
             };
             match ended {
                 None => {}
                 Some(Ok(Ended::Start(polls))) => {
-                    starting -= 1;
                     polls
                         .into_iter()
                         .for_each(|poll| agenda.add(Box::new(poll), Duration::ZERO));
                 }
+                Some(Ok(Ended::NotStarted(start, delay))) => agenda.add_restart(start, delay),
                 Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
                 Some(Ok(Ended::Gone)) => {}
                 Some(Err(error)) => tracing::error!(%error, "a poll ended unexpectedly"),
@@ -84,7 +96,7 @@ impl Scheduler {
         }
     }
 
-    async fn started(&self, instance: Arc<Instance>) -> Ended {
+    async fn started(&self, instance: Arc<Instance>, start: Start) -> Ended {
         let blueprint = self.blueprint.clone();
         let starting = Arc::clone(&instance);
         let polls = self
@@ -94,22 +106,26 @@ impl Scheduler {
             .await;
         match polls {
             Some(Ok(polls)) => Ended::Start(polls),
-            Some(Err(error)) => not_started(&instance, &error.to_string()),
-            None => not_started(&instance, "a panic ended the start"),
+            Some(Err(error)) => not_started(&instance, start, &error.to_string()),
+            None => not_started(&instance, start, "a panic ended the start"),
         }
     }
 }
 
-/// The configuration can't serve this app: nothing will change that while the program runs.
-fn not_started(instance: &Instance, reason: &str) -> Ended {
+/// The configuration can't serve this app now. It is tried again: files that it names and what
+/// plugins need may come.
+fn not_started(instance: &Instance, start: Start, reason: &str) -> Ended {
     tracing::error!(target: "opa::instance", app = %instance.id(), reason, "instance not started");
-    instance.fail(reason, None);
-    Ended::Start(Vec::new())
+    let delay = backoff(start.failures, MAX_RESTART);
+    instance.fail(reason, instance.now().checked_add(delay));
+    let failures = start.failures.saturating_add(1);
+    Ended::NotStarted(Start { failures, ..start }, delay)
 }
 
 /// What a task of the scheduler did.
 enum Ended {
     Start(Vec<Poll>),
+    NotStarted(Start, Duration),
     Poll(Box<Poll>, Duration),
     /// The instance was closed.
     Gone,
