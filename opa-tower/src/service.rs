@@ -98,7 +98,12 @@ where
                 let request = Request::from_parts(parts, RequestBody::new(body));
                 ResponseFuture::passes(self.inner.call(request), Some(passed))
             }
-            Step::Ruled(Ruling::Refuse(response)) => ResponseFuture::refuses(response),
+            Step::Ruled(Ruling::Refuse(response)) => {
+                // What the inner service reserved for the call that does not come, such as a place
+                // below a concurrency limit, is given back.
+                drop(self.take_ready());
+                ResponseFuture::refuses(response)
+            }
             Step::Waits { evaluation, case } => {
                 ResponseFuture::evaluates(evaluation, case, body, self.take_ready())
             }

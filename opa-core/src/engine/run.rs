@@ -67,7 +67,7 @@ struct Round {
     outcome: Option<Outcome>,
     ctx: Box<EvalContext>,
     time: Duration,
-    /// The deadline had passed when the run would have begun.
+    /// No thread was free before the deadline.
     late: bool,
 }
 
@@ -187,7 +187,11 @@ impl Future for Run {
                     ctx,
                     deadline,
                 } => {
-                    if calls.poll(cx).is_pending() {
+                    // The driver is the user's code: the decision fails, not the request's task.
+                    let polled = catch_unwind(AssertUnwindSafe(|| calls.poll(cx)));
+                    if polled.is_err() {
+                        Stage::ended(RunEnd::Panicked)
+                    } else if polled.is_ok_and(|polled| polled.is_pending()) {
                         ready!(deadline.poll(cx));
                         Stage::ended(RunEnd::Interrupted(Interrupt::Time))
                     } else if let Some(mut ctx) = ctx.take() {
@@ -249,11 +253,15 @@ impl Task {
                     RunEnd::TooManyRounds
                 } else {
                     ctx.discard_prints();
-                    return self.make_calls(calls, ctx);
+                    let made = AssertUnwindSafe(|| self.make_calls(calls, ctx));
+                    return catch_unwind(made).unwrap_or_else(|_| Stage::ended(RunEnd::Panicked));
                 }
             }
         };
-        ctx.flush_prints();
+        // The sink is the user's code: its panic must not take the decision with it.
+        if catch_unwind(AssertUnwindSafe(|| ctx.flush_prints())).is_err() {
+            tracing::error!(target: "opa::instance", app = %self.app, "a print sink panicked");
+        }
         Stage::ended(end)
     }
 
@@ -262,8 +270,13 @@ impl Task {
         let deadline = tokio::time::sleep(ctx.remaining());
         let task = self.clone();
         let job = move || {
+            let late = ctx.remaining().is_zero();
+            let round = Round {
+                late,
+                ..task.run(ctx)
+            };
             // Nobody may wait any more: then the round is dropped here, on the pool.
-            let _ = send.send(task.run(ctx));
+            let _ = send.send(round);
         };
         match self.runner.pool.submit(self.key, job) {
             Ok(ticket) => Stage::Pooled {
@@ -279,10 +292,10 @@ impl Task {
     fn run(&self, mut ctx: Box<EvalContext>) -> Round {
         if ctx.remaining().is_zero() {
             return Round {
-                outcome: None,
+                outcome: Some(Outcome::Interrupted(Interrupt::Time)),
                 ctx,
                 time: Duration::ZERO,
-                late: true,
+                late: false,
             };
         }
         let started = Instant::now();

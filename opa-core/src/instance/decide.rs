@@ -17,7 +17,7 @@ impl App {
     /// tells what failed else. The evaluation starts at once.
     ///
     /// # Panics
-    /// The future must be polled inside a Tokio runtime.
+    /// Must be called, and the future polled, inside of a Tokio runtime with its timer on.
     pub fn decide(&self, path: &str, input: impl Into<Value>) -> Decide {
         let question = self.ask();
         let path = match EntrypointPath::parse(path) {

@@ -32,6 +32,7 @@ pub(crate) struct Instance {
     /// Set once, when the configuration was rendered and the plugins have read it.
     profile: OnceLock<Arc<Profile>>,
     bundles: Mutex<BTreeMap<Arc<str>, BundleStatus>>,
+    publishing: Mutex<()>,
     /// Held by the one activation at a time.
     loaded: Arc<tokio::sync::Mutex<Loaded>>,
 }
@@ -50,6 +51,7 @@ impl Instance {
             caches: Arc::default(),
             profile: OnceLock::new(),
             bundles: Mutex::default(),
+            publishing: Mutex::default(),
             loaded: Arc::default(),
         }
     }
@@ -185,6 +187,8 @@ impl Instance {
         if profile.status_sinks.is_empty() {
             return;
         }
+        // One at a time, so that no sink is left with an older status than the last one.
+        let _in_order = self.publishing.lock();
         let status = Arc::new(self.status());
         for sink in &profile.status_sinks {
             self.contain("status", || sink.update(Arc::clone(&status)));

@@ -11,52 +11,54 @@ use crate::instance::Instance;
 /// How far ahead the scheduler looks when nothing is due.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24);
 
-/// An instance that must be started, and how often that has failed.
-pub(super) struct Start {
-    pub(super) instance: Weak<Instance>,
-    pub(super) failures: u32,
-}
-
-/// What waits for its time.
-enum Due {
-    Poll(Box<Poll>),
-    Start(Start),
-}
-
-/// What doesn't run: what waits for its time, and what waits for room.
+/// The polls that don't run: those that wait for their time, and those that wait for room.
 #[derive(Default)]
 pub(super) struct Agenda {
     /// By time, and by number among equal times.
-    due: BTreeMap<(Instant, u64), Due>,
-    /// Starts whose time has come.
-    starts: VecDeque<Start>,
+    due: BTreeMap<(Instant, u64), Box<Poll>>,
     /// By service, whoever waits longest in front.
     ready: HashMap<usize, VecDeque<Box<Poll>>>,
+    /// Starts that failed, by the time of the next try.
+    restarts: BTreeMap<(Instant, u64), Start>,
     next_number: u64,
+}
+
+/// An instance to be started.
+pub(super) struct Start {
+    pub(super) instance: Weak<Instance>,
+    /// How often it failed already.
+    pub(super) failures: u32,
 }
 
 impl Agenda {
     /// Puts `poll` where it is due after `delay`.
     pub(super) fn add(&mut self, poll: Box<Poll>, delay: Duration) {
-        self.insert(Due::Poll(poll), delay);
+        self.next_number += 1;
+        self.due
+            .insert((Instant::now() + delay.min(FAR), self.next_number), poll);
     }
 
-    /// Puts `start` where it is due after `delay`.
-    pub(super) fn add_start(&mut self, start: Start, delay: Duration) {
-        self.insert(Due::Start(start), delay);
-    }
-
-    fn insert(&mut self, due: Due, delay: Duration) {
+    /// Tries `start` again after `delay`.
+    pub(super) fn add_restart(&mut self, start: Start, delay: Duration) {
         self.next_number += 1;
         let at = Instant::now() + delay.min(FAR);
-        self.due.insert((at, self.next_number), due);
+        self.restarts.insert((at, self.next_number), start);
     }
 
-    /// When the next one is due.
+    /// When the next poll or start is due.
     pub(super) fn next_due(&self) -> Instant {
-        self.due
-            .first_key_value()
-            .map_or_else(|| Instant::now() + FAR, |((at, _), _)| *at)
+        let poll = self.due.first_key_value().map(|((at, _), _)| *at);
+        let start = self.restarts.first_key_value().map(|((at, _), _)| *at);
+        poll.into_iter()
+            .chain(start)
+            .min()
+            .unwrap_or_else(|| Instant::now() + FAR)
+    }
+
+    /// The next start that is due.
+    pub(super) fn next_restart(&mut self, now: Instant) -> Option<Start> {
+        let first = self.restarts.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
     }
 
     /// Moves what is due to the queue of its service.
@@ -65,19 +67,12 @@ impl Agenda {
             if first.key().0 > now {
                 break;
             }
-            match first.remove() {
-                Due::Poll(poll) => {
-                    let service = poll.slots.service();
-                    self.ready.entry(service).or_default().push_back(poll);
-                }
-                Due::Start(start) => self.starts.push_back(start),
-            }
+            let poll = first.remove();
+            self.ready
+                .entry(poll.slots.service())
+                .or_default()
+                .push_back(poll);
         }
-    }
-
-    /// The next start whose time has come.
-    pub(super) fn next_start(&mut self) -> Option<Start> {
-        self.starts.pop_front()
     }
 
     /// The next poll whose service has room, with the room.

@@ -224,6 +224,7 @@ impl ManagerBuilder {
             scheduler,
             plugins,
             background,
+            ended: tokio::sync::Mutex::default(),
         })))
     }
 }

@@ -37,10 +37,12 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::RwLock;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -59,6 +61,9 @@ use crate::{App, AppId, InvalidAppId, Value};
 /// How often a shutdown looks whether the last decisions are made.
 const DRAIN_EVERY: Duration = Duration::from_millis(5);
 
+/// The longest that a shutdown takes, whatever its deadline: clocks can't count further.
+const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
 /// Owns all instances of a process. Clones are the same manager.
 ///
 /// Dropping the last clone aborts the background work: leases that outlive it answer
@@ -71,6 +76,8 @@ struct Inner {
     scheduler: Arc<Scheduler>,
     plugins: Vec<Arc<dyn Plugin>>,
     background: Vec<JoinHandle<()>>,
+    /// Whether a shutdown has come to its end; held by the one that is under way.
+    ended: tokio::sync::Mutex<bool>,
 }
 
 /// The instances by the folded id of their app.
@@ -153,16 +160,26 @@ impl Manager {
     /// Ends the manager: no new leases, waits for decisions under way, closes all instances, and
     /// lets the plugins deliver what they hold, all within `deadline`.
     ///
-    /// Call it after the server has shut down, so that the last requests have their decisions.
+    /// Call it after the server has shut down, so that the last requests have their decisions. A
+    /// second call waits for the first one and then has nothing to do, unless the first one's future
+    /// was dropped before its end.
     pub async fn shutdown(&self, deadline: Duration) {
-        let end = Instant::now() + deadline;
+        let now = Instant::now();
+        let end = now.checked_add(deadline).unwrap_or(now + FAR);
         let Inner {
             instances,
             plugins,
             background,
+            ended,
             ..
         } = &*self.0;
         instances.closed.store(true, Ordering::Release);
+        let Ok(mut ended) = tokio::time::timeout_at(end, ended.lock()).await else {
+            return;
+        };
+        if *ended {
+            return;
+        }
         while instances
             .all()
             .iter()
@@ -178,15 +195,19 @@ impl Manager {
         let flushes = plugins.iter().map(|plugin| {
             let left = end.saturating_duration_since(Instant::now());
             async move {
-                if tokio::time::timeout(left, plugin.shutdown(left))
-                    .await
-                    .is_err()
-                {
-                    tracing::error!(plugin = plugin.name(), "the plugin did not end in time");
-                }
+                // A plugin's panic must not keep the others from delivering.
+                let flush = async { plugin.shutdown(left).await };
+                let flush = AssertUnwindSafe(flush).catch_unwind();
+                let problem = match tokio::time::timeout(left, flush).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(_)) => "a panic ended the plugin's shutdown",
+                    Err(_) => "the plugin did not end in time",
+                };
+                tracing::error!(target: "opa::manager", plugin = plugin.name(), "{problem}");
             }
         });
         futures_util::future::join_all(flushes).await;
+        *ended = true;
     }
 }
 

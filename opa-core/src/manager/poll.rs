@@ -115,10 +115,15 @@ impl Poll {
         let asked = Instant::now();
         let first = self.etag.is_none();
         let waits = matches!(room, Room::LongPoll(_));
-        match self.ask(&instance, room).await {
+        // Sources, their bodies and sinks are users' code: a panic of theirs, also one before the
+        // first await, must not end the polling.
+        let asking = AssertUnwindSafe(self.ask(&instance, room)).catch_unwind();
+        match asking.await.unwrap_or(Err(PollError::Panic)) {
             Ok(()) => {
                 self.failures = 0;
-                if self.long_polling && (waits || first) {
+                // A server can't wait for news for one whose etag it doesn't know.
+                let can_wait = self.long_polling && self.etag.is_some();
+                if can_wait && (waits || first) {
                     MIN_LONG_POLL.saturating_sub(asked.elapsed())
                 } else {
                     between(self.polling.min_delay, self.polling.max_delay)
@@ -146,18 +151,21 @@ impl Poll {
             etag: self.etag.clone(),
             wait,
         };
-        // A source is the user's code: its panic must not end the polling.
-        let fetch = AssertUnwindSafe(self.source.fetch(request)).catch_unwind();
-        let answer = fetch
+        let answer = self
+            .source
+            .fetch(request)
             .await
-            .map_err(|_| PollError::Panic)?
             .map_err(PollError::Source)?;
         let SourceAnswer {
             content,
             etag,
             long_polling,
         } = answer;
-        self.long_polling = long_polling && self.polling.long_polling_timeout.is_some();
+        // Who was not asked to wait and has nothing new has not said that it would not.
+        let silent = wait.is_none() && matches!(content, Content::NotModified);
+        if !silent {
+            self.long_polling = long_polling && self.polling.long_polling_timeout.is_some();
+        }
         let now = instance.now();
         match content {
             Content::NotModified => {
@@ -215,11 +223,9 @@ impl Poll {
         Ok(())
     }
 
-    /// Full jitter above a floor, doubled with each failure; longer if the server says so.
+    /// Longer if the server says so.
     fn retry_delay(&self, retry_after: Option<Duration>) -> Duration {
-        let cap = self.polling.max_delay.max(MIN_RETRY);
-        let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(20));
-        between(MIN_RETRY, doubled.min(cap)).max(retry_after.unwrap_or_default())
+        backoff(self.failures, self.polling.max_delay).max(retry_after.unwrap_or_default())
     }
 
     fn note_failure(&self, instance: &Instance, error: &PollError, delay: Duration) {
@@ -267,8 +273,13 @@ impl std::fmt::Display for PollError {
     }
 }
 
-/// A time drawn from the interval.
-pub(super) fn between(min: Duration, max: Duration) -> Duration {
+/// Full jitter above a floor, doubled with each failure up to `cap`.
+pub(super) fn backoff(failures: u32, cap: Duration) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.min(20));
+    between(MIN_RETRY, doubled.min(cap.max(MIN_RETRY)))
+}
+
+fn between(min: Duration, max: Duration) -> Duration {
     if min >= max {
         min
     } else {

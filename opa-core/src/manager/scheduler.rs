@@ -4,7 +4,7 @@
 //! runs is a task, and how much runs is bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,23 +14,20 @@ use tokio::time::Instant;
 
 use super::agenda::{Agenda, Start};
 use super::blueprint::Blueprint;
-use super::poll::{Poll, between};
+use super::poll::{Poll, backoff};
 use super::slots::Room;
 use crate::instance::Instance;
 
 /// How many instances start at a time.
 const STARTS: usize = 16;
 
-/// How long a start that failed waits at least before it is tried again.
-const FIRST_RESTART: Duration = Duration::from_secs(1);
-
-/// How long it waits at most.
-const LAST_RESTART: Duration = Duration::from_secs(60);
+/// The longest wait before a start that failed is tried again.
+const MAX_RESTART: Duration = Duration::from_secs(60);
 
 pub(super) struct Scheduler {
     blueprint: Blueprint,
     /// Instances that must be started, in the order in which they were asked for.
-    starts: Mutex<VecDeque<Weak<Instance>>>,
+    starts: Mutex<VecDeque<Start>>,
     wake: Notify,
 }
 
@@ -45,7 +42,11 @@ impl Scheduler {
 
     /// Queues an instance to be started. Returns at once.
     pub(super) fn start(&self, instance: &Arc<Instance>) {
-        self.starts.lock().push_back(Arc::downgrade(instance));
+        let instance = Arc::downgrade(instance);
+        self.starts.lock().push_back(Start {
+            instance,
+            failures: 0,
+        });
         self.wake.notify_one();
     }
 
@@ -53,17 +54,24 @@ impl Scheduler {
     pub(super) async fn run(self: Arc<Self>) {
         let mut agenda = Agenda::default();
         let mut running = JoinSet::new();
-        let mut starting = 0;
+        let mut starting = JoinSet::new();
         loop {
-            agenda.take_due(Instant::now());
-            while starting < STARTS {
-                let Some(start) = agenda.next_start().or_else(|| self.next_start()) else {
+            let now = Instant::now();
+            while let Some(start) = agenda.next_restart(now) {
+                self.starts.lock().push_back(start);
+            }
+            while starting.len() < STARTS {
+                let Some(start) = self.starts.lock().pop_front() else {
                     break;
                 };
+                let instance = start.instance.upgrade();
+                let Some(instance) = instance.filter(|instance| !instance.is_closed()) else {
+                    continue;
+                };
                 let scheduler = Arc::clone(&self);
-                running.spawn(async move { scheduler.started(start).await });
-                starting += 1;
+                starting.spawn(async move { scheduler.started(instance, start).await });
             }
+            agenda.take_due(now);
             while let Some((poll, room)) = agenda.next_startable() {
                 running.spawn(run_poll(poll, room));
             }
@@ -71,21 +79,16 @@ impl Scheduler {
                 () = self.wake.notified() => None,
                 () = tokio::time::sleep_until(agenda.next_due()) => None,
                 Some(ended) = running.join_next() => Some(ended),
+                Some(ended) = starting.join_next() => Some(ended),
             };
             match ended {
                 None => {}
                 Some(Ok(Ended::Start(polls))) => {
-                    starting -= 1;
                     polls
                         .into_iter()
                         .for_each(|poll| agenda.add(Box::new(poll), Duration::ZERO));
                 }
-                Some(Ok(Ended::NotStarted(start, delay))) => {
-                    starting -= 1;
-                    if let Some(start) = start {
-                        agenda.add_start(start, delay);
-                    }
-                }
+                Some(Ok(Ended::NotStarted(start, delay))) => agenda.add_restart(start, delay),
                 Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
                 Some(Ok(Ended::Gone)) => {}
                 Some(Err(error)) => tracing::error!(%error, "a poll ended unexpectedly"),
@@ -93,18 +96,7 @@ impl Scheduler {
         }
     }
 
-    fn next_start(&self) -> Option<Start> {
-        let instance = self.starts.lock().pop_front()?;
-        Some(Start {
-            instance,
-            failures: 0,
-        })
-    }
-
-    async fn started(&self, start: Start) -> Ended {
-        let Some(instance) = start.instance.upgrade().filter(|it| !it.is_closed()) else {
-            return Ended::NotStarted(None, Duration::ZERO);
-        };
+    async fn started(&self, instance: Arc<Instance>, start: Start) -> Ended {
         let blueprint = self.blueprint.clone();
         let starting = Arc::clone(&instance);
         let polls = self
@@ -120,23 +112,22 @@ impl Scheduler {
     }
 }
 
-/// The configuration can't serve this app now: a file that it names may come later.
-fn not_started(instance: &Instance, mut start: Start, reason: &str) -> Ended {
+/// The configuration can't serve this app now. It is tried again: files that it names and what
+/// plugins need may come.
+fn not_started(instance: &Instance, start: Start, reason: &str) -> Ended {
     if start.failures == 0 {
         tracing::error!(target: "opa::instance", app = %instance.id(), reason, "instance not started");
     }
-    let longest = FIRST_RESTART.saturating_mul(1 << start.failures.min(20));
-    let delay = between(FIRST_RESTART, longest.min(LAST_RESTART));
-    start.failures = start.failures.saturating_add(1);
+    let delay = backoff(start.failures, MAX_RESTART);
     instance.fail(reason, instance.now().checked_add(delay));
-    Ended::NotStarted(Some(start), delay)
+    let failures = start.failures.saturating_add(1);
+    Ended::NotStarted(Start { failures, ..start }, delay)
 }
 
 /// What a task of the scheduler did.
 enum Ended {
     Start(Vec<Poll>),
-    /// To be tried again, unless the instance was closed.
-    NotStarted(Option<Start>, Duration),
+    NotStarted(Start, Duration),
     Poll(Box<Poll>, Duration),
     /// The instance was closed.
     Gone,

@@ -62,8 +62,9 @@ pub trait Plugin: Send + Sync + 'static {
     /// What the configuration asks for and the plugin can't do, with its place.
     fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError>;
 
-    /// Delivers what it still holds, called once when the manager shuts down and no instance will
-    /// record anything more. Default: nothing to do.
+    /// Delivers what it still holds, called once when the manager has shut down and all instances
+    /// are closed. Leases that outlive it may still record refusals
+    /// ([`Closed`](crate::Reason::Closed)). Default: nothing to do.
     fn shutdown(&self, deadline: Duration) -> PluginFuture<'_> {
         let _ = deadline;
         Box::pin(std::future::ready(()))

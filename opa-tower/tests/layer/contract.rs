@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
@@ -68,8 +69,21 @@ async fn the_inner_service_is_not_called_on_a_denial() {
         StatusCode::FORBIDDEN
     );
     assert_pending!(inner.poll_request());
-    // Its readiness is not used up either.
-    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test]
+async fn a_refusal_gives_back_the_place_that_the_inner_service_reserved() {
+    let (_manager, app) = serving(Scripted::answering("false")).await;
+    let limited = ConcurrencyLimit::new(Counting(Arc::default()), 1);
+    let mut one = OpaLayer::new(app).layer(limited);
+    let mut other = one.clone();
+    let refused = one.ready().await.unwrap().call(get("/")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    // A connection that stays open after a refusal takes nobody's place.
+    let ready = other.ready().now_or_never().expect("the place is free");
+    let refused = ready.unwrap().call(get("/")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    drop(one);
 }
 
 #[tokio::test]
@@ -166,12 +180,6 @@ async fn a_decision_that_is_known_at_once_costs_no_clone() {
         clones(OpaLayer::per_request(set, later)).await,
         (StatusCode::OK, 1)
     );
-}
-
-#[tokio::test]
-async fn a_refusal_costs_no_clone() {
-    let (_manager, app) = serving(Scripted::answering("false")).await;
-    assert_eq!(clones(OpaLayer::new(app)).await, (StatusCode::FORBIDDEN, 0));
 }
 
 /// How the service answers one request, and how often that clones the inner service.

@@ -131,21 +131,25 @@ impl Pool {
     /// its thread is replaced when `replace` says that it is stuck.
     pub fn abandon(&self, ticket: Ticket, replace: bool) -> bool {
         let mut queue = self.shared.queue.lock();
-        if queue.remove(ticket) {
-            return true;
-        }
-        let start = replace && queue.replace(ticket);
+        let removed = queue.remove(ticket);
+        let replaced = removed.is_none() && replace && queue.replace(ticket);
+        let start = replaced && queue.start_worker();
+        // What a job holds is dropped without the lock: it can be large, and wakes who waits.
         drop(queue);
         if start {
             self.shared.config.spawn.worker(&self.shared);
+        } else if replaced {
+            // One thread less counts as busy: an idle one may now take what waits for its share.
+            self.shared.work.notify_one();
         }
-        false
+        removed.is_some()
     }
 
     /// Ends the pool: what waits is dropped, what runs goes on to its end.
     pub fn close(&self) {
-        self.shared.queue.lock().close();
+        let waiting = self.shared.queue.lock().close();
         self.shared.work.notify_all();
+        drop(waiting);
     }
 
     /// How many jobs wait and how many run.
@@ -321,6 +325,58 @@ mod tests {
         for gates in [gates_of_1, gates_of_2, gates_of_4, gates_of_5] {
             release(gates);
         }
+        wait_until(&pool, 0);
+    }
+
+    #[test]
+    fn a_job_that_waits_for_its_share_runs_when_a_stuck_thread_makes_room() {
+        let pool = Pool::new(PoolConfig::threads(4).reserve(2));
+        let (gates_of_1, stuck) = block(&pool, 1, 2);
+        wait_until(&pool, 2);
+        let (gates_of_2, _) = block(&pool, 2, 1);
+        let (gates_of_3, _) = block(&pool, 3, 1);
+        wait_until(&pool, 4);
+        let (gates_of_4, _) = block(&pool, 4, 1);
+        wait_until(&pool, 5);
+        let (send, receive) = mpsc::channel();
+        // All regular threads are busy and the app has one from the reserve: its second job waits.
+        let waits = move || send.send(()).unwrap();
+        pool.submit(PoolKey(4), waits).unwrap();
+        while pool.shared.queue.lock().idle() == 0 {
+            std::thread::yield_now();
+        }
+        for ticket in stuck {
+            assert!(!pool.abandon(ticket, true));
+        }
+        receive
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .unwrap();
+        for gates in [gates_of_1, gates_of_2, gates_of_3, gates_of_4] {
+            release(gates);
+        }
+        wait_until(&pool, 0);
+    }
+
+    #[test]
+    fn what_a_job_holds_is_dropped_without_the_lock() {
+        struct Held(Arc<Pool>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                let _ = self.0.load();
+            }
+        }
+        let pool = Arc::new(Pool::new(PoolConfig::threads(2).reserve(0)));
+        let (gates, _) = block(&pool, 1, 1);
+        wait_until(&pool, 1);
+        let job = |pool: &Arc<Pool>| {
+            let held = Held(Arc::clone(pool));
+            pool.submit(PoolKey(1), move || drop(held)).unwrap()
+        };
+        assert!(pool.abandon(job(&pool), false));
+        let _ = job(&pool);
+        pool.close();
+        assert_eq!(pool.load(), (0, 1));
+        release(gates);
         wait_until(&pool, 0);
     }
 

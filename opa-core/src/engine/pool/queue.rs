@@ -87,7 +87,7 @@ impl Queue {
     }
 
     /// Counts a worker to be started, if work waits that no idle worker will take.
-    fn start_worker(&mut self) -> bool {
+    pub(super) fn start_worker(&mut self) -> bool {
         let start = !self.closed && self.waiting > self.idle && self.workers < self.max_workers();
         self.workers += usize::from(start);
         start
@@ -161,15 +161,11 @@ impl Queue {
         self.workers -= 1;
     }
 
-    /// Takes a waiting job back.
-    pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
-        let Some(app) = self.apps.get_mut(&ticket.app) else {
-            return false;
-        };
-        let Some(at) = app.waiting.iter().position(|(id, _)| *id == ticket.id) else {
-            return false;
-        };
-        app.waiting.remove(at);
+    /// Takes a waiting job back, to be dropped without the lock.
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Job> {
+        let app = self.apps.get_mut(&ticket.app)?;
+        let at = app.waiting.iter().position(|(id, _)| *id == ticket.id)?;
+        let (_, job) = app.waiting.remove(at)?;
         self.waiting -= 1;
         if app.waiting.is_empty() {
             let running = app.running;
@@ -178,27 +174,32 @@ impl Queue {
                 self.apps.remove(&ticket.app);
             }
         }
-        true
+        Some(job)
     }
 
-    /// Counts the job's thread as stuck; the flag says that another one must be started now.
+    /// Counts the job's thread as stuck; the flag says that there is room for another one.
     pub(super) fn replace(&mut self, ticket: Ticket) -> bool {
         if !self.running.contains(&ticket) || self.stuck.len() >= self.max_stuck {
             return false;
         }
-        self.stuck.insert(ticket) && self.start_worker()
+        self.stuck.insert(ticket)
     }
 
     pub(super) fn load(&self) -> (usize, usize) {
         (self.waiting, self.running.len())
     }
 
-    pub(super) fn close(&mut self) {
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.idle
+    }
+
+    /// Takes no more jobs. Answers those that waited, to be dropped without the lock.
+    pub(super) fn close(&mut self) -> Vec<Job> {
         self.closed = true;
         self.turn.clear();
         self.waiting = 0;
-        for app in self.apps.values_mut() {
-            app.waiting.clear();
-        }
+        let waiting = self.apps.values_mut().flat_map(|app| app.waiting.drain(..));
+        waiting.map(|(_, job)| job).collect()
     }
 }

@@ -349,3 +349,48 @@ async fn a_closed_pool_answers_closed() {
     assert_eq!(waiting.await.0, RunEnd::Closed);
     drop(gates);
 }
+
+#[tokio::test]
+async fn a_panic_of_the_driver_fails_the_decision_and_not_its_caller() {
+    let before: fn(&AppId, &IoCall) -> IoFuture = |_, _| panic!("the user's code is wrong");
+    let inside: fn(&AppId, &IoCall) -> IoFuture =
+        |_, _| Box::pin(async { panic!("the user's code is wrong") });
+    for driver in [before, inside] {
+        for scheduling in [Scheduling::Sliced, Scheduling::Pooled] {
+            let runner = runner(scheduling, driver);
+            let task = task(&runner, 1, |_, _| Outcome::NeedsIo(vec![call("x")]));
+            assert_eq!(end(task, Budget::default()).await, RunEnd::Panicked);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PanickingSink;
+
+impl PrintSink for PanickingSink {
+    fn print(&self, _: &str, _: &str) {
+        panic!("the user's code is wrong")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_a_print_sink_does_not_take_the_decision_with_it() {
+    let runner = runner(Scheduling::Sliced, NoIo);
+    let task = task(&runner, 1, |_, ctx| {
+        ctx.print("a.rego:1", "line");
+        Outcome::Value(Value::from(1))
+    });
+    let ctx = EvalContext::new(Budget::default()).with_prints(Arc::new(PanickingSink));
+    let mut run = Run::start(task, Box::new(ctx));
+    assert_eq!(run.try_end().unwrap().0, RunEnd::Value(Value::from(1)));
+}
+
+#[tokio::test]
+async fn time_that_is_used_up_without_waiting_for_a_thread_is_no_overload() {
+    let runner = runner(Scheduling::Sliced, NoIo);
+    let task = task(&runner, 1, |_, _| Outcome::Undefined);
+    assert_eq!(
+        end(task, Budget::default().time(Duration::ZERO)).await,
+        RunEnd::Interrupted(Interrupt::Time)
+    );
+}
