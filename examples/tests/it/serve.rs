@@ -140,6 +140,37 @@ fn decisions_are_logged_with_the_address_of_the_client() {
     );
 }
 
+/// What a client can send that no policy can be shown is refused, and the next request is served.
+#[test]
+fn requests_that_cannot_be_read_are_refused() {
+    let serve = Serve::start(&[]);
+    serve.allowed(&[]);
+    let many: Vec<String> = (0..10_000).map(|n| format!("x-{n}: 1")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let cases: [(&str, &[&str], u16); 7] = [
+        ("GET /%ff", &[], 400),
+        ("GET /%zz", &[], 400),
+        ("GET /?a=%C3", &[], 400),
+        ("GET /?a=1;b=2", &[], 200),
+        ("GET /", &["host: other"], 400),
+        ("GET /", &["transfer-encoding: chunked"], 415),
+        ("GET /", &many, 431),
+    ];
+    for (request, headers, status) in cases {
+        let answer = send(serve.address, request, headers, &[]);
+        assert_eq!(answer.status, status, "{request} {:?}", headers.first());
+        assert_eq!(serve.allowed(&[]).status, 200);
+    }
+    let semicolon = send(serve.address, "GET /?a=1;b=2", &[], &[]);
+    assert_eq!(semicolon.json()["path"], "/?a=1;b=2");
+    let event = std::iter::repeat_with(|| serve.decision())
+        .find(|it| it["input"]["attributes"]["request"]["http"]["path"] == "/?a=1;b=2");
+    assert_eq!(
+        event.unwrap()["input"]["parsed_query"],
+        json!({"a": ["1;b=2"]})
+    );
+}
+
 #[test]
 fn bodies_need_a_word() {
     let serve = Serve::start(&[]);
