@@ -9,7 +9,8 @@ use super::assemble::Assembler;
 use super::bounded::{Bounded, Passed, Source, SourceFailed};
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
-use super::{Bundle, Limits, pax};
+use super::signature::{Listed, Signatures};
+use super::{Bundle, Limits, Verification, pax};
 
 /// The largest extended header, in bytes; the bound of Go's reader.
 const MAX_EXTENDED_HEADER: u64 = 1 << 20;
@@ -18,25 +19,123 @@ const MAX_EXTENDED_HEADER: u64 = 1 << 20;
 const FIRST_BUFFER: usize = 64 << 10;
 
 /// Reads and checks a bundle. `bytes` is read to its end, and no further than `limits` allow;
-/// content goes to memory only, never to a disk.
+/// content goes to memory only, never to a disk. Signatures are not verified; see
+/// [`read_verified`].
 ///
 /// # Errors
 ///
 /// The bytes cannot be read, a limit is passed, or the bundle is not in order; see
 /// [`BundleErrorKind`].
 pub fn read(mut bytes: impl Read, limits: &Limits) -> Result<Bundle, BundleError> {
-    let mut reader = Reader {
-        limits: *limits,
-        assembler: Assembler::new(),
-        extended: Extended::default(),
-    };
-    reader.archive(&mut bytes)?;
-    reader.assembler.finish()
+    files_of(&mut bytes, limits, Assembler::new())?.finish()
 }
 
-struct Reader {
-    limits: Limits,
+/// Reads and checks a bundle, its signature first.
+///
+/// No file's content is made anything of before it is known to be the one that was signed.
+/// Content is decompressed twice if there may be a signature, so that it is held once.
+///
+/// # Errors
+///
+/// As [`read`]; [`BundleErrorKind::Signature`] if the bundle's signature is not as `verification`
+/// wants it.
+pub fn read_verified(
+    bytes: &[u8],
+    limits: &Limits,
+    verification: &Verification,
+) -> Result<Bundle, BundleError> {
+    if !verification.is_possible() {
+        let bundle = read(bytes, limits)?;
+        return if bundle.is_signed() {
+            Err(Signatures::without_key())
+        } else {
+            Ok(bundle)
+        };
+    }
+    let found = files_of(&mut &*bytes, limits, FindSignatures(None))?.0;
+    let signatures = match found {
+        Some(content) => Signatures::read(&content)?,
+        None => None,
+    };
+    let Some(listed) = verification.verify(signatures.as_ref())? else {
+        return read(bytes, limits);
+    };
+    let files = SignedFiles {
+        assembler: Assembler::new(),
+        listed,
+    };
+    let SignedFiles { assembler, listed } = files_of(&mut &*bytes, limits, files)?;
+    listed.finish()?;
+    assembler.finish()
+}
+
+/// Hands the files of an archive over.
+fn files_of<F: Files>(bytes: &mut dyn Read, limits: &Limits, files: F) -> Result<F, BundleError> {
+    let mut reader = Reader {
+        limits: *limits,
+        files,
+        extended: Extended::default(),
+    };
+    reader.archive(bytes)?;
+    Ok(reader.files)
+}
+
+/// What takes the files of an archive, in their order.
+trait Files {
+    /// Whether the content of a file is needed.
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError>;
+
+    /// Takes a file whose content is needed.
+    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError>;
+}
+
+impl Files for Assembler {
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
+        self.announce(path)
+    }
+
+    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
+        self.add(path, content)
+    }
+}
+
+/// The signature file. A second one is an error of the [`Assembler`].
+struct FindSignatures(Option<Vec<u8>>);
+
+impl Files for FindSignatures {
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
+        Ok(path.kind() == FileKind::Signatures && self.0.is_none())
+    }
+
+    fn add(&mut self, _: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
+        self.0 = Some(content);
+        Ok(())
+    }
+}
+
+/// Files that must be those that were signed; all of them, whatever they are.
+struct SignedFiles<'a> {
     assembler: Assembler,
+    listed: Listed<'a>,
+}
+
+impl Files for SignedFiles<'_> {
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
+        self.assembler.announce(path)?;
+        Ok(true)
+    }
+
+    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
+        if path.kind() != FileKind::Signatures {
+            self.listed.check(&path, &content)?;
+        }
+        self.assembler.add(path, content)
+    }
+}
+
+struct Reader<F> {
+    limits: Limits,
+    files: F,
     extended: Extended,
 }
 
@@ -48,7 +147,7 @@ struct Extended {
     long_name: Option<Vec<u8>>,
 }
 
-impl Reader {
+impl<F: Files> Reader<F> {
     fn archive(&mut self, bytes: &mut dyn Read) -> Result<(), BundleError> {
         let total = self.limits.total_bytes();
         let compressed = Bounded::new(Source(bytes), total);
@@ -110,7 +209,7 @@ impl Reader {
             return Err(damaged("two different sizes for one entry"));
         }
         let path = EntryPath::new(name)?;
-        if !self.assembler.announce(&path)? {
+        if !self.files.announce(&path)? {
             return Ok(());
         }
         if extended.records.sparse {
@@ -120,7 +219,7 @@ impl Reader {
             return Err(file_too_large(path.raw(), size, &self.limits));
         }
         let content = self.content(entry, size)?;
-        self.assembler.add(path, content)
+        self.files.add(path, content)
     }
 
     fn extended_header(
