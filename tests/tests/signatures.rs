@@ -394,7 +394,123 @@ async fn whatever_opa_signs_is_verified() {
             build(&opa, &files(name, "1"), key, &json!({}))
         });
     }
+    // What is digested of a document is its meaning, in OPA's spelling.
+    let key = &keys[0];
+    cases.add("documents", json!({"keyid": "hs256"}), true, |name| {
+        sign(&opa, &documents(name), key, &json!({}))
+    });
+    cases.add(
+        "documents_spaced",
+        json!({"keyid": "hs256"}),
+        true,
+        |name| {
+            let mut signed = sign(&opa, &documents(name), key, &json!({}));
+            let spaced = |content: &[u8]| [b" \n", content, b"\n\n"].concat();
+            for path in ["json/data.json", "flow/data.yml"].map(|path| format!("{name}/{path}")) {
+                let content = spaced(&signed[&path]);
+                signed.insert(path, content);
+            }
+            let manifest = spaced(&signed[".manifest"]);
+            signed.insert(".manifest".to_owned(), manifest);
+            signed
+        },
+    );
     judge(&opa, &keys_of(&keys), cases).await;
+}
+
+/// Made for this test by `openssl ecparam -name prime256v1 -genkey -noout`; it protects nothing.
+const PRIVATE_KEY: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEID4xRjoZbkdKiExi2AbIl2OSSg4wMiFbuIJKukcacOdaoAoGCCqGSM49
+AwEHoUQDQgAE77yD1NsXQC5uTnDZtO0boQVSWoOB643El8iJl5MNjGJERVDrJpck
+u8b6k+VJmNpdmmi5QSgH5ILLj19MeNowFw==
+-----END EC PRIVATE KEY-----
+";
+
+/// Of the key above, by `openssl req -x509 -new -key`. Nobody looks at its dates.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBczCCARmgAwIBAgIUIm+d7haK3ho6s6jljPq5zKWvmxMwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAeFw0yNjExMjQxMDQ0NDdaFw0zNjExMjExMDQ0NDda
+MA8xDTALBgNVBAMMBHRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATvvIPU
+2xdALm5OcNm07RuhBVJag4HrjcSXyImXkw2MYkRFUOsmlyS7xvqT5UmY2l2aaLlB
+KAfkgsuPX0x42jAXo1MwUTAdBgNVHQ4EFgQUb2waLNEjxE0DA3HlUiDwNIX1h0sw
+HwYDVR0jBBgwFoAUb2waLNEjxE0DA3HlUiDwNIX1h0swDwYDVR0TAQH/BAUwAwEB
+/zAKBggqhkjOPQQDAgNIADBFAiEAxoSbKsMD4SmmS2L/aiPyVZ26sDKNKOXxO9oq
+M2jjN9gCIEfNOgDxXiPR9/lK9bsp/OwV6UKmVLbTNXQ4HdJ4fZr5
+-----END CERTIFICATE-----
+";
+
+#[tokio::test]
+async fn keys_come_in_the_forms_that_opa_reads() {
+    let Some(opa) = peers::opa() else { return };
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+    let rsa = Key {
+        algorithm: "RS256",
+        private: pem("PRIVATE KEY", private.as_ref()),
+        public: pem("RSA PUBLIC KEY", pair.public_key().as_ref()),
+    };
+    let ecdsa = Key {
+        algorithm: "ES256",
+        private: PRIVATE_KEY.to_owned(),
+        public: CERTIFICATE.to_owned(),
+    };
+    let configured = json!({
+        "rsa_public": rsa.configured(),
+        "rsa_private": {"key": rsa.private},
+        "certificate": ecdsa.configured(),
+        "ec_private": {"key": PRIVATE_KEY, "algorithm": "ES256"},
+        "with_text": {"key": format!("a text\n{CERTIFICATE}"), "algorithm": "ES256"},
+        "no_pem": {"key": "x", "algorithm": "ES256"},
+        "cut": {"key": &PRIVATE_KEY[..80], "algorithm": "ES256"},
+        "a_path": {"key": "/etc/ssl/certs/ca-certificates.crt", "algorithm": "ES256"},
+        "other_label": {"key": CERTIFICATE.replace("CERTIFICATE", "X"), "algorithm": "ES256"},
+    });
+    let mut cases = Cases::default();
+    for (id, key, good) in [
+        ("rsa_public", &rsa, true),
+        ("rsa_private", &rsa, true),
+        ("certificate", &ecdsa, true),
+        ("ec_private", &ecdsa, true),
+        ("with_text", &ecdsa, true),
+        ("no_pem", &ecdsa, false),
+        ("cut", &ecdsa, false),
+        ("a_path", &ecdsa, false),
+        ("other_label", &ecdsa, false),
+    ] {
+        cases.add(id, json!({"keyid": id}), good, |name| {
+            sign(&opa, &files(name, "1"), key, &json!({}))
+        });
+    }
+    judge(&opa, &configured, cases).await;
+}
+
+/// A bundle of documents whose spelling is easily lost.
+fn documents(root: &str) -> Files {
+    let json = r#"{"z": [1.0, 1e3, 1E+2, -0, 0.1e-7, 12345678901234567890123, 1.50], "\u00e9": "\u2028<&>/\/",
+        "é2": "\b\f\n\t\u0001\u007f", "𝒳": {}, "\uffff": [], "": null, "A": true, "a": "\"\\"}"#;
+    let block = "floats: [1.0, 1e3, 1e21, 1e20, 1e-6, 1e-7, .5, 0.1, 123456789.125]\n\
+                 integers: [1, -1, 0x1F, 0o17, 9007199254740993]\n\
+                 words: [yes, on, null, ~, true, 2020-01-01, <&>]\n\
+                 text: |\n  two\n  lines\nfolded: >\n  two\n  lines\n";
+    let files = [
+        (
+            ".manifest".to_owned(),
+            json!({"roots": [root], "metadata": {"b": 1, "a": "<"}}).to_string(),
+        ),
+        (format!("{root}/json/data.json"), json.to_owned()),
+        (format!("{root}/block/data.yaml"), block.to_owned()),
+        (
+            format!("{root}/flow/data.yml"),
+            "{b: 1.0, a: \"\\u2028\"}".to_owned(),
+        ),
+        (format!("{root}/plain.json"), "{ }".to_owned()),
+    ];
+    files
+        .into_iter()
+        .map(|(name, text)| (name, text.into_bytes()))
+        .collect()
 }
 
 #[tokio::test]
