@@ -60,7 +60,7 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// so that their decisions are logged.
 ///
 /// # Errors
-/// When the server fails.
+/// When the server fails, or is asked to end once more before all that is done.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -78,12 +78,21 @@ pub async fn serve(
         stopped = &mut server => return stopped,
         () = interrupt => drop(end),
     }
-    let served = timeout(DEADLINE, server).await.unwrap_or_else(|_| {
-        tracing::error!("requests were still under way after {DEADLINE:?}");
-        Ok(())
-    });
-    manager.shutdown(DEADLINE).await;
-    served
+    let graceful = async {
+        let served = timeout(DEADLINE, server).await.unwrap_or_else(|_| {
+            tracing::error!("requests were still under way after {DEADLINE:?}");
+            Ok(())
+        });
+        manager.shutdown(DEADLINE).await;
+        served
+    };
+    let mut again = self::interrupt()?;
+    tokio::select! {
+        served = graceful => served,
+        () = &mut again => Err(io::Error::other(
+            "asked to end once more: requests under way were cut off",
+        )),
+    }
 }
 
 /// Says what went wrong, if something did, and answers the exit code: 1 then.

@@ -5,7 +5,7 @@
 //! ```json
 //! [
 //!   {"app": "blue", "state": "ready", "bundles": {"blue": {"revision": "7"}}},
-//!   {"app": "red", "state": "failed", "reason": "bundle `red`: the server answered 404",
+//!   {"app": "red", "state": "failed", "reason": "bundle `red`: server replied with Not Found",
 //!    "bundles": {"red": {"code": "bundle_error", "http_code": 404, "message": "…"}}}
 //! ]
 //! ```

@@ -70,9 +70,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
             .into_owned();
         tokio::spawn(connections.watch(connection));
     }
-    timeout(DEADLINE, connections.shutdown()).await?;
+    let ended = timeout(DEADLINE, connections.shutdown()).await;
+    // Whatever is still under way: the decisions that were made are logged.
     manager.shutdown(DEADLINE).await;
-    Ok(())
+    Ok(ended?)
 }
 
 /// The service of one connection.

@@ -1,7 +1,8 @@
 //! `serve` as the black box that it is.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -284,7 +285,7 @@ fn signals_end_it_gracefully() {
         serve.allowed(&[]);
         serve.program.signal(signal);
         assert_eq!(serve.program.wait().code(), Some(0), "{signal}");
-        assert!(std::net::TcpStream::connect(serve.address).is_err());
+        assert!(TcpStream::connect(serve.address).is_err());
         assert!(
             serve
                 .program
@@ -293,6 +294,30 @@ fn signals_end_it_gracefully() {
                 .any(|line| line.contains("Decision Log"))
         );
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut serve = Serve::start(&["--body-unseen"]);
+    serve.allowed(&[]);
+    // The body never comes: the service asks for it, and is under way from then on.
+    let mut client = TcpStream::connect(serve.address).unwrap();
+    client
+        .write_all(
+            b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+        )
+        .unwrap();
+    let mut go_on = [0; 12];
+    client.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+
+    while serve.program.is_running() {
+        serve.program.signal("INT");
+    }
+    assert_eq!(serve.program.wait().code(), Some(1));
+    let errors = serve.program.errors().join("\n");
+    assert!(errors.contains("error: asked to end once more"), "{errors}");
 }
 
 #[test]
@@ -311,6 +336,10 @@ fn a_bad_configuration_is_told_with_its_place() {
             "status",
         ),
         ("", "opa.yaml: services: "),
+        (
+            "services: {a: {url: 'http://a.test'}}\nbundles: {}",
+            "opa.yaml: bundles: expected at least one",
+        ),
         ("a: [", "opa.yaml:"),
     ] {
         let (code, errors) = run(config, &["--listen", "127.0.0.1:0"]);
@@ -380,6 +409,10 @@ fn arguments_that_make_no_sense_are_told() {
         (
             &["--trust-app-header", "--listen", "0.0.0.0:0"][..],
             "loopback",
+        ),
+        (
+            &["--trust-app-header", "--listen", "0.0.0.0:0"],
+            "Usage: serve",
         ),
         (&["--trust-app-header", "--app", "a"], "cannot be used with"),
         (&["--listen", "localhost"], "invalid socket address"),

@@ -89,6 +89,12 @@ impl Program {
         );
     }
 
+    /// Whether it hasn't ended yet.
+    #[cfg(unix)]
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let give_up = Instant::now() + PATIENCE;

@@ -38,9 +38,9 @@ pub struct Config {
     pub plugins: BTreeMap<String, Section>,
     /// `plugins.envoy_ext_authz_grpc`.
     pub envoy: EnvoyConfig,
-    /// `default_decision`; `system/main` by default.
+    /// `default_decision`; `system/main` by default. Has no effect yet, which is warned about.
     pub default_decision: EntrypointPath,
-    /// `persistence_directory`.
+    /// `persistence_directory`. Has no effect yet, which is warned about.
     pub persistence_directory: Option<PersistenceDirectory>,
     /// What deserves attention: unknown options, placeholders that were left as they are.
     pub warnings: Vec<Warning>,
@@ -77,6 +77,7 @@ impl Config {
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
         refuse_unsupported(reader)?;
+        warn_of_no_effect(reader, warnings);
         let services = match reader.field("services") {
             Some(services) => read_services(&services, warnings)?,
             None => Vec::new(),
@@ -164,6 +165,21 @@ fn refuse_unsupported(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Warns about what OPA reads for features that this version refuses or has no use for.
+fn warn_of_no_effect(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) {
+    for (option, why) in [
+        ("default_decision", "there is no REST API"),
+        (
+            "persistence_directory",
+            "this version persists no bundles (`persist`)",
+        ),
+    ] {
+        if let Some(field) = reader.field(option) {
+            warnings.push(field.warning(format!("has no effect: {why}")));
+        }
+    }
 }
 
 fn asks_for_nothing(field: &Field<'_>) -> bool {
@@ -400,6 +416,23 @@ mod tests {
             config_error(&with("persistence_directory: ''"))
                 .message()
                 .contains("empty")
+        );
+    }
+
+    #[test]
+    fn what_has_no_effect_is_warned_about() {
+        assert_eq!(warnings(&with("default_decision: ~")), [""; 0]);
+        let warned = warnings(&with(
+            "default_decision: /a/b\npersistence_directory: /var/opa",
+        ));
+        assert_eq!(warned.len(), 2, "{warned:?}");
+        assert!(
+            warned[0].ends_with("default_decision: has no effect: there is no REST API"),
+            "{warned:?}"
+        );
+        assert!(
+            warned[1].contains("persistence_directory: has no effect"),
+            "{warned:?}"
         );
     }
 

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use super::{Instance, Snapshot};
 use crate::bundle::{Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
-use crate::plugin::BundleRevision;
+use crate::plugin::{BundleRevision, BundleStatus};
 
-/// The bundles of an instance that were read, by name.
+/// What an instance has read.
 #[derive(Default)]
-pub(crate) struct Loaded(BTreeMap<Arc<str>, Arc<Bundle>>);
+pub(crate) struct Loaded {
+    /// The bundles by name.
+    bundles: BTreeMap<Arc<str>, Arc<Bundle>>,
+    /// The sizes of those that wait for the instance's other bundles, in bytes.
+    waiting: BTreeMap<Arc<str>, u64>,
+}
 
 impl Instance {
     /// Puts `bundle` in the place of the one of that name and serves what comes of it: all or
@@ -29,16 +34,19 @@ impl Instance {
         let Some(profile) = self.profile() else {
             return Ok(());
         };
-        let revision = bundle.revision().cloned();
-        let mut candidate = loaded.0.clone();
+        let mut candidate = loaded.bundles.clone();
         candidate.insert(Arc::clone(name), bundle);
         let union = Union::of(&candidate)?;
         let complete = profile
             .bundles
             .iter()
             .all(|bundle| candidate.contains_key(bundle));
+        let mut fresh = loaded.waiting.clone();
+        fresh.insert(Arc::clone(name), size);
         if !complete {
-            loaded.0 = candidate;
+            loaded.bundles = candidate;
+            loaded.waiting = fresh;
+            self.note_bundle(name, BundleStatus::clear_error);
             return Ok(());
         }
         let modules = ModuleSet::new(union.modules().iter().map(|module| {
@@ -64,16 +72,28 @@ impl Instance {
         self.shared.hooks.reach("activation: before the swap");
         // Before the swap: whoever sees the instance ready sees which revision is.
         let now = self.now();
-        self.note_bundle(name, |status| {
-            status.active_revision = revision;
-            status.last_successful_activation = Some(now);
-            status.size = Some(size);
-            status.clear_error();
-        });
+        for (name, size) in &fresh {
+            self.note_bundle(name, |status| {
+                status.active_revision = revision_of(&candidate, name).cloned();
+                status.last_successful_activation = Some(now);
+                status.size = Some(*size);
+                status.clear_error();
+            });
+        }
         if self.install(Arc::new(snapshot)) {
-            loaded.0 = candidate;
             self.warn_of_dry_run();
-            tracing::info!(target: "opa::bundle", app = %self.id, bundle = %name, "bundle activated");
+            for name in fresh.keys() {
+                let revision = revision_of(&candidate, name).map(|revision| &**revision);
+                tracing::info!(
+                    target: "opa::bundle",
+                    app = %self.id,
+                    bundle = %name,
+                    revision,
+                    "bundle activated",
+                );
+            }
+            loaded.bundles = candidate;
+            loaded.waiting.clear();
         }
         Ok(())
     }
@@ -87,6 +107,13 @@ impl Instance {
             );
         }
     }
+}
+
+fn revision_of<'a>(
+    bundles: &'a BTreeMap<Arc<str>, Arc<Bundle>>,
+    name: &str,
+) -> Option<&'a Arc<str>> {
+    bundles.get(name)?.revision()
 }
 
 /// Why a bundle was not activated.

@@ -80,13 +80,39 @@ impl Blueprint {
                 .template
                 .as_ref()
                 .map_or("configuration", Template::file);
-            let text = format!("{file}: services: expected one for the app's bundle, found none");
+            let text = if config.services.is_empty() {
+                format!("{file}: services: expected one for the app's bundle, found none")
+            } else {
+                format!("{file}: bundles: expected at least one, found none")
+            };
             return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
         }
         for warning in &config.warnings {
             tracing::warn!(target: "opa::config", "{warning}");
         }
+        self.check_clients(&config)?;
         self.profile(&app, config).map(|_| ())
+    }
+
+    /// What names a file of certificates is known to be usable when the manager is built, if all
+    /// apps have the same.
+    fn check_clients(&self, config: &Config) -> Result<(), ConfigError> {
+        let another = AppId::new("other")
+            .map_err(|error| ConfigError::new(ConfigErrorKind::Invalid, error.to_string()))?;
+        let of_another = self.config(&another)?;
+        for service in &config.services {
+            if of_another.services.contains(service) {
+                self.service(service)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn service(&self, config: &ServiceConfig) -> Result<Service, ConfigError> {
+        Service::new(config, &self.parts.clients).map_err(|error| {
+            let text = format!("services.{}: {error}", config.name);
+            ConfigError::new(ConfigErrorKind::Invalid, text)
+        })
     }
 
     /// Gives an instance its configuration. Answers the polls of its bundles.
@@ -189,10 +215,7 @@ impl Blueprint {
                     let service = config.services.iter().find(|one| one.name == *service);
                     // The configuration was read with this check.
                     let Some(service) = service else { continue };
-                    let client = Service::new(service, &self.parts.clients).map_err(|error| {
-                        let text = format!("services.{}: {error}", service.name);
-                        ConfigError::new(ConfigErrorKind::Invalid, text)
-                    })?;
+                    let client = self.service(service)?;
                     let source = HttpSource::new(Arc::new(client), resource.clone());
                     (Arc::new(source), self.slots_of(service))
                 }

@@ -1,4 +1,5 @@
-//! Three virtual OPAs in one process protect an axum service; a bundle server has their policies.
+//! Virtual OPAs in one process protect an axum service, three of them from the start and one once
+//! its bundle is published; a bundle server has their policies.
 //!
 //! Run with
 //!
@@ -32,6 +33,7 @@ const START: Duration = Duration::from_secs(30);
 
 /// A service whose routes are protected by virtual OPAs, and the bundle server of their policies.
 #[derive(Parser)]
+#[command(name = "quickstart")]
 struct Args {
     /// Where the service listens. Default: a free port.
     #[arg(

@@ -12,6 +12,7 @@ use opa_tower::AppId;
 /// A request that the policy allows is answered with what reached the service, as JSON. Decisions
 /// are logged to standard error if the configuration says `decision_logs: {console: true}`.
 #[derive(Debug, Parser)]
+#[command(name = "serve")]
 pub(crate) struct Args {
     /// A configuration file as for OPA, the template of every app.
     #[arg(short, long, value_name = "FILE")]
@@ -31,7 +32,8 @@ pub(crate) struct Args {
     pub(crate) app: AppId,
 
     /// Lets the request header `x-opa-app` name the app. Only on a loopback address: whoever can
-    /// send the header chooses the policy.
+    /// send the header chooses the policy. An app starts when it is named first, and is answered
+    /// 503 until its bundles are active.
     #[arg(long)]
     pub(crate) trust_app_header: bool,
 

@@ -76,6 +76,7 @@ async fn a_bundle_that_failed_is_fetched_again_with_the_etag_of_the_active_one()
 fn part(root: &str) -> Vec<u8> {
     let data = Value::object([("part".into(), root.into())]);
     let bundle = BundleWriter::new()
+        .revision(format!("{root}-1"))
         .roots([root])
         .unwrap()
         .data(root, &data)
@@ -97,9 +98,29 @@ async fn nothing_is_served_before_all_bundles_are_there() {
     );
     two.fail(None);
     app.ready(LONG).await.unwrap();
+    for (status, revision) in app.status().bundles.iter().zip(["one-1", "two-1"]) {
+        assert_eq!(status.active_revision.as_deref(), Some(revision));
+        assert!(status.last_successful_activation.is_some() && status.size.is_some());
+    }
     let decision = app.decide("x", Value::NULL).await;
     let all = r#"{"one":{"part":"one"},"two":{"part":"two"}}"#;
     assert_eq!(decision.result().unwrap().to_json(), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_waits_for_the_others_forgets_its_error() {
+    let (one, two) = (Counting::new(part("one")), Counting::new(part("two")));
+    one.fail(Some(SourceError::new("one is down")));
+    two.fail(Some(SourceError::new("two is down")));
+    let manager = builder(&one).source("two", two.clone()).build().unwrap();
+    let app = manager.app("orders").unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    one.fail(None);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let status = app.status();
+    assert_eq!(status.bundles[0].message, None);
+    assert_eq!(status.bundles[0].active_revision, None);
+    assert_eq!(status.bundles[1].message.as_deref(), Some("two is down"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -288,3 +288,22 @@ async fn a_status_sink_sees_the_instance_ready_with_its_revision_and_closed_at_t
     manager.shutdown(LONG).await;
     assert_eq!(seen.lock().last(), Some(&(State::Closed, Some("1".into()))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn certificates_of_all_apps_are_looked_at_when_the_manager_is_built() {
+    let config = |file: &str| {
+        format!("services: {{a: {{url: 'https://a.test', tls: {{ca_cert: '{file}'}}}}}}")
+    };
+    let build = |file: &str| Manager::builder().config_yaml(&config(file)).build();
+    let error = build("/no/such/ca.pem").unwrap_err().to_string();
+    assert!(
+        error.starts_with("services.a: ") && error.contains("/no/such/ca.pem"),
+        "{error}"
+    );
+
+    // Each app has a file of its own: what is wrong with one is told by its instance.
+    let manager = build("/no/such/{{ .bundlename }}.pem").unwrap();
+    let app = manager.app("orders").unwrap();
+    let not_ready = app.ready(LONG).await.unwrap_err().to_string();
+    assert!(not_ready.contains("/no/such/orders.pem"), "{not_ready}");
+}
