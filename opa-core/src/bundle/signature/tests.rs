@@ -435,12 +435,14 @@ fn nothing_is_made_of_files_that_were_not_signed() {
     assert_eq!(error.kind(), BundleErrorKind::Module);
 }
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 /// Keys of all kinds, each with what signs by it.
 struct Pair {
     algorithm: KeyAlgorithm,
     public: String,
     private: String,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
 
 fn pem_of(tag: &str, der: &[u8]) -> String {
