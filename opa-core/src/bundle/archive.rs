@@ -1,15 +1,18 @@
 //! Reads bundles from gzip'd tar archives.
 
+mod files;
+
 use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
+use self::files::{Files, FindSignatures, SignedFiles};
 use super::assemble::Assembler;
 use super::bounded::{Bounded, Passed, Source, SourceFailed};
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
-use super::signature::{Listed, Signatures};
+use super::signature::Signatures;
 use super::{Bundle, Limits, Verification, pax};
 
 /// The largest extended header, in bytes; the bound of Go's reader.
@@ -52,7 +55,7 @@ pub fn read_verified(
             Ok(bundle)
         };
     }
-    let found = files_of(&mut &*bytes, limits, FindSignatures(None))?.0;
+    let found = files_of(&mut &*bytes, limits, FindSignatures::default())?.found();
     let signatures = match found {
         Some(content) => Signatures::read(&content)?,
         None => None,
@@ -60,13 +63,7 @@ pub fn read_verified(
     let Some(listed) = verification.verify(signatures.as_ref())? else {
         return read(bytes, limits);
     };
-    let files = SignedFiles {
-        assembler: Assembler::new(),
-        listed,
-    };
-    let SignedFiles { assembler, listed } = files_of(&mut &*bytes, limits, files)?;
-    listed.finish()?;
-    assembler.finish()
+    files_of(&mut &*bytes, limits, SignedFiles::new(listed))?.finish()
 }
 
 /// Hands the files of an archive over.
@@ -78,59 +75,6 @@ fn files_of<F: Files>(bytes: &mut dyn Read, limits: &Limits, files: F) -> Result
     };
     reader.archive(bytes)?;
     Ok(reader.files)
-}
-
-/// What takes the files of an archive, in their order.
-trait Files {
-    /// Whether the content of a file is needed.
-    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError>;
-
-    /// Takes a file whose content is needed.
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError>;
-}
-
-impl Files for Assembler {
-    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
-        self.announce(path)
-    }
-
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
-        self.add(path, content)
-    }
-}
-
-/// The signature file. A second one is an error of the [`Assembler`].
-struct FindSignatures(Option<Vec<u8>>);
-
-impl Files for FindSignatures {
-    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
-        Ok(path.kind() == FileKind::Signatures && self.0.is_none())
-    }
-
-    fn add(&mut self, _: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
-        self.0 = Some(content);
-        Ok(())
-    }
-}
-
-/// Files that must be those that were signed; all of them, whatever they are.
-struct SignedFiles<'a> {
-    assembler: Assembler,
-    listed: Listed<'a>,
-}
-
-impl Files for SignedFiles<'_> {
-    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
-        self.assembler.announce(path)?;
-        Ok(true)
-    }
-
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
-        if path.kind() != FileKind::Signatures {
-            self.listed.check(&path, &content)?;
-        }
-        self.assembler.add(path, content)
-    }
 }
 
 struct Reader<F> {

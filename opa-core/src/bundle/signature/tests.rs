@@ -114,7 +114,7 @@ fn well_signed() -> Vec<u8> {
 }
 
 #[test]
-fn unsigned_bundles() {
+fn ghsa_g2pf_6v5v_qcc8_unsigned_bundles() {
     for nothing in [
         None,
         Some(json!({})),
@@ -140,6 +140,16 @@ fn unsigned_bundles() {
                 "bundle missing .signatures.json file"
             );
         }
+    }
+}
+
+#[test]
+fn ghsa_g2pf_6v5v_qcc8_deltas_cannot_be_signed() {
+    let delta = vec![("patch.json", br#"{"data":[]}"#.to_vec())];
+    let claims = json!({"files": listed(&delta), "keyid": "k"});
+    let verification = Verification::new(keys(), Some(by_key("k")));
+    for archive in [archive(&delta, None), signed(&delta, &claims)] {
+        assert!(verified(&archive, &verification).is_err());
     }
 }
 
