@@ -34,7 +34,7 @@ impl Decision {
         &self.0.app
     }
 
-    /// The path below `data`; `None` when the policy could not be asked.
+    /// The path below `data` that was asked for; `None` when the request was refused before.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
         self.0.path.as_deref()

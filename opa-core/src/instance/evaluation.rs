@@ -184,6 +184,7 @@ impl Evaluated {
             result: self.result,
             error,
             eval: self.eval,
+            path: None,
         };
         let Prepared {
             question,

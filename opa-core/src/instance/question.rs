@@ -89,7 +89,10 @@ impl Question {
             } else {
                 (Reason::NotReady, "the instance has no policy yet")
             };
-            return Err(self.refuse(reason, message, LogEntry::default()));
+            let asked = path.or_else(|| instance.profile().map(|profile| &profile.entrypoint));
+            let mut ends = Ends::unasked(reason, reason, message);
+            ends.path = asked.map(EntrypointPath::shared);
+            return Err(self.conclude(ends, LogEntry::default(), None));
         };
         match snapshot.entrypoint(path) {
             Ok(entrypoint) => Ok(Prepared {
@@ -121,7 +124,9 @@ impl Question {
         let decision = Decision(Arc::new(Inner {
             id: Arc::clone(&self.id),
             app: instance.id.clone(),
-            path: prepared.map(|(_, entrypoint)| entrypoint.path().shared()),
+            path: prepared.map_or(ends.path, |(_, entrypoint)| {
+                Some(entrypoint.path().shared())
+            }),
             bundles: prepared
                 .map(|(snapshot, _)| Arc::clone(&snapshot.bundles))
                 .unwrap_or_default(),
@@ -198,6 +203,8 @@ pub(super) struct Ends {
     pub(super) result: Option<Value>,
     pub(super) error: Option<EventError>,
     pub(super) eval: Duration,
+    /// The path that was asked for, where no entrypoint tells it.
+    pub(super) path: Option<Arc<str>>,
 }
 
 impl Ends {
@@ -212,6 +219,7 @@ impl Ends {
             result: None,
             error: Some(error),
             eval: Duration::ZERO,
+            path: None,
         }
     }
 }

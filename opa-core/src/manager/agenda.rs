@@ -1,19 +1,35 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::poll::Poll;
 use super::slots::Room;
+use crate::instance::Instance;
 
 /// How far ahead the scheduler looks when nothing is due.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24);
 
-/// The polls that don't run: those that wait for their time, and those that wait for room.
+/// An instance that must be started, and how often that has failed.
+pub(super) struct Start {
+    pub(super) instance: Weak<Instance>,
+    pub(super) failures: u32,
+}
+
+/// What waits for its time.
+enum Due {
+    Poll(Box<Poll>),
+    Start(Start),
+}
+
+/// What doesn't run: what waits for its time, and what waits for room.
 #[derive(Default)]
 pub(super) struct Agenda {
     /// By time, and by number among equal times.
-    due: BTreeMap<(Instant, u64), Box<Poll>>,
+    due: BTreeMap<(Instant, u64), Due>,
+    /// Starts whose time has come.
+    starts: VecDeque<Start>,
     /// By service, whoever waits longest in front.
     ready: HashMap<usize, VecDeque<Box<Poll>>>,
     next_number: u64,
@@ -22,12 +38,21 @@ pub(super) struct Agenda {
 impl Agenda {
     /// Puts `poll` where it is due after `delay`.
     pub(super) fn add(&mut self, poll: Box<Poll>, delay: Duration) {
-        self.next_number += 1;
-        self.due
-            .insert((Instant::now() + delay.min(FAR), self.next_number), poll);
+        self.insert(Due::Poll(poll), delay);
     }
 
-    /// When the next poll is due.
+    /// Puts `start` where it is due after `delay`.
+    pub(super) fn add_start(&mut self, start: Start, delay: Duration) {
+        self.insert(Due::Start(start), delay);
+    }
+
+    fn insert(&mut self, due: Due, delay: Duration) {
+        self.next_number += 1;
+        let at = Instant::now() + delay.min(FAR);
+        self.due.insert((at, self.next_number), due);
+    }
+
+    /// When the next one is due.
     pub(super) fn next_due(&self) -> Instant {
         self.due
             .first_key_value()
@@ -40,12 +65,19 @@ impl Agenda {
             if first.key().0 > now {
                 break;
             }
-            let poll = first.remove();
-            self.ready
-                .entry(poll.slots.service())
-                .or_default()
-                .push_back(poll);
+            match first.remove() {
+                Due::Poll(poll) => {
+                    let service = poll.slots.service();
+                    self.ready.entry(service).or_default().push_back(poll);
+                }
+                Due::Start(start) => self.starts.push_back(start),
+            }
         }
+    }
+
+    /// The next start whose time has come.
+    pub(super) fn next_start(&mut self) -> Option<Start> {
+        self.starts.pop_front()
     }
 
     /// The next poll whose service has room, with the room.

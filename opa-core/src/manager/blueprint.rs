@@ -271,6 +271,10 @@ impl Blueprint {
     /// Apps whose services have the same URL share its bounds.
     fn slots_of(&self, service: &ServiceConfig) -> Slots {
         let mut of_services = self.parts.of_services.lock();
+        if of_services.len() == of_services.capacity() {
+            // It would grow: first what no app uses any more goes, since URLs can name apps.
+            of_services.retain(|_, slots| slots.is_used());
+        }
         let of_service = of_services
             .entry(service.url.clone())
             .or_insert_with(|| Slots::of_service(&self.parts.downloads));

@@ -268,7 +268,8 @@ impl std::fmt::Display for PollError {
     }
 }
 
-fn between(min: Duration, max: Duration) -> Duration {
+/// A time drawn from the interval.
+pub(super) fn between(min: Duration, max: Duration) -> Duration {
     if min >= max {
         min
     } else {

@@ -12,14 +12,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::agenda::Agenda;
+use super::agenda::{Agenda, Start};
 use super::blueprint::Blueprint;
-use super::poll::Poll;
+use super::poll::{Poll, between};
 use super::slots::Room;
 use crate::instance::Instance;
 
 /// How many instances start at a time.
 const STARTS: usize = 16;
+
+/// How long a start that failed waits at least before it is tried again.
+const FIRST_RESTART: Duration = Duration::from_secs(1);
+
+/// How long it waits at most.
+const LAST_RESTART: Duration = Duration::from_secs(60);
 
 pub(super) struct Scheduler {
     blueprint: Blueprint,
@@ -49,18 +55,15 @@ impl Scheduler {
         let mut running = JoinSet::new();
         let mut starting = 0;
         loop {
+            agenda.take_due(Instant::now());
             while starting < STARTS {
-                let Some(instance) = self.starts.lock().pop_front() else {
+                let Some(start) = agenda.next_start().or_else(|| self.next_start()) else {
                     break;
                 };
-                let Some(instance) = instance.upgrade() else {
-                    continue;
-                };
                 let scheduler = Arc::clone(&self);
-                running.spawn(async move { scheduler.started(instance).await });
+                running.spawn(async move { scheduler.started(start).await });
                 starting += 1;
             }
-            agenda.take_due(Instant::now());
             while let Some((poll, room)) = agenda.next_startable() {
                 running.spawn(run_poll(poll, room));
             }
@@ -77,6 +80,12 @@ impl Scheduler {
                         .into_iter()
                         .for_each(|poll| agenda.add(Box::new(poll), Duration::ZERO));
                 }
+                Some(Ok(Ended::NotStarted(start, delay))) => {
+                    starting -= 1;
+                    if let Some(start) = start {
+                        agenda.add_start(start, delay);
+                    }
+                }
                 Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
                 Some(Ok(Ended::Gone)) => {}
                 Some(Err(error)) => tracing::error!(%error, "a poll ended unexpectedly"),
@@ -84,7 +93,18 @@ impl Scheduler {
         }
     }
 
-    async fn started(&self, instance: Arc<Instance>) -> Ended {
+    fn next_start(&self) -> Option<Start> {
+        let instance = self.starts.lock().pop_front()?;
+        Some(Start {
+            instance,
+            failures: 0,
+        })
+    }
+
+    async fn started(&self, start: Start) -> Ended {
+        let Some(instance) = start.instance.upgrade().filter(|it| !it.is_closed()) else {
+            return Ended::NotStarted(None, Duration::ZERO);
+        };
         let blueprint = self.blueprint.clone();
         let starting = Arc::clone(&instance);
         let polls = self
@@ -94,22 +114,29 @@ impl Scheduler {
             .await;
         match polls {
             Some(Ok(polls)) => Ended::Start(polls),
-            Some(Err(error)) => not_started(&instance, &error.to_string()),
-            None => not_started(&instance, "a panic ended the start"),
+            Some(Err(error)) => not_started(&instance, start, &error.to_string()),
+            None => not_started(&instance, start, "a panic ended the start"),
         }
     }
 }
 
-/// The configuration can't serve this app: nothing will change that while the program runs.
-fn not_started(instance: &Instance, reason: &str) -> Ended {
-    tracing::error!(target: "opa::instance", app = %instance.id(), reason, "instance not started");
-    instance.fail(reason, None);
-    Ended::Start(Vec::new())
+/// The configuration can't serve this app now: a file that it names may come later.
+fn not_started(instance: &Instance, mut start: Start, reason: &str) -> Ended {
+    if start.failures == 0 {
+        tracing::error!(target: "opa::instance", app = %instance.id(), reason, "instance not started");
+    }
+    let longest = FIRST_RESTART.saturating_mul(1 << start.failures.min(20));
+    let delay = between(FIRST_RESTART, longest.min(LAST_RESTART));
+    start.failures = start.failures.saturating_add(1);
+    instance.fail(reason, instance.now().checked_add(delay));
+    Ended::NotStarted(Some(start), delay)
 }
 
 /// What a task of the scheduler did.
 enum Ended {
     Start(Vec<Poll>),
+    /// To be tried again, unless the instance was closed.
+    NotStarted(Option<Start>, Duration),
     Poll(Box<Poll>, Duration),
     /// The instance was closed.
     Gone,

@@ -61,6 +61,11 @@ impl Slots {
         }
     }
 
+    /// Whether anybody else holds these bounds.
+    pub(super) fn is_used(&self) -> bool {
+        Arc::strong_count(&self.downloads) > 1
+    }
+
     /// Tells one service from another.
     pub(super) fn service(&self) -> usize {
         Arc::as_ptr(&self.downloads).addr()
@@ -86,5 +91,40 @@ impl Slots {
             .try_acquire_owned()
             .ok()
             .map(LongPollSlot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_used_as_long_as_a_poll_or_a_download_has_them() {
+        let of_service = Slots::of_service(&total());
+        assert!(!of_service.is_used());
+        let of_poll = of_service.clone();
+        let download = of_poll.try_download().unwrap();
+        drop(of_poll);
+        assert!(of_service.is_used());
+        drop(download);
+        assert!(!of_service.is_used());
+    }
+
+    #[test]
+    fn the_downloads_of_one_service_are_bounded() {
+        let (of_service, other) = (Slots::of_service(&total()), Slots::of_service(&total()));
+        let held: Vec<_> = std::iter::from_fn(|| of_service.try_download()).collect();
+        assert_eq!(held.len(), PER_SERVICE);
+        assert!(other.try_download().is_some());
+    }
+
+    #[test]
+    fn the_downloads_of_all_services_are_bounded() {
+        let total = total();
+        let services: Vec<_> = (0..100).map(|_| Slots::of_service(&total)).collect();
+        let held = services
+            .iter()
+            .flat_map(|it| std::iter::from_fn(|| it.try_download()));
+        assert_eq!(held.collect::<Vec<_>>().len(), TOTAL);
     }
 }

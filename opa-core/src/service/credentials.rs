@@ -11,22 +11,22 @@ use http::request::Parts;
 use crate::config::{BearerConfig, BearerToken, CredentialsConfig};
 
 /// A boxed future of [`Credentials::authorize`].
-pub type CredentialsFuture<'a> =
+pub(super) type CredentialsFuture<'a> =
     Pin<Box<dyn Future<Output = Result<(), CredentialsError>> + Send + 'a>>;
 
 /// What proves to a service who sends a request.
-pub trait Credentials: Send + Sync + 'static {
+pub(super) trait Credentials: Send + Sync + 'static {
     /// Adds the proof to a request, right before it is sent.
     fn authorize<'a>(&'a self, request: &'a mut Parts) -> CredentialsFuture<'a>;
 }
 
 /// Why there is no proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CredentialsError(String);
+pub(super) struct CredentialsError(String);
 
 impl CredentialsError {
     /// An error with a text that carries no secret.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }

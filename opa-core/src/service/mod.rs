@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use clients::Clients;
-pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+use credentials::Credentials;
 
 use crate::OPA_VERSION;
 use crate::config::ServiceConfig;

@@ -93,6 +93,11 @@ impl Console {
         }
         // An error means that the writer's thread is gone, and so is what it held.
         let _ = written.await;
+        let counts = self.counts();
+        let lost = counts.queue_full + counts.write_failed + counts.encode_failed;
+        if lost > 0 {
+            tracing::error!(lost, ?counts, "decision log: not all events were written");
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {

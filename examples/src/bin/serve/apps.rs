@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use opa_core::manager::AppError;
@@ -46,7 +47,7 @@ async fn judge(
             .oneshot(request)
             .await
             .into_response(),
-        Err(error) => (status_of(&error), format!("{error}\n")).into_response(),
+        Err(error) => refused(&error),
     }
 }
 
@@ -79,9 +80,13 @@ fn take_name(headers: &mut HeaderMap) -> Result<AppId, String> {
     AppId::new(name).map_err(|error| format!("{error}\n"))
 }
 
-fn status_of(error: &AppError) -> StatusCode {
+fn refused(error: &AppError) -> Response {
+    let text = format!("{error}\n");
     match error {
-        AppError::InvalidId(_) | AppError::CaseConflict { .. } => StatusCode::BAD_REQUEST,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        AppError::InvalidId(_) | AppError::CaseConflict { .. } => {
+            (StatusCode::BAD_REQUEST, text).into_response()
+        }
+        // An app that nobody names any more makes room.
+        _ => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], text).into_response(),
     }
 }

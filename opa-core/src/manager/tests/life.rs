@@ -11,6 +11,7 @@ async fn an_app_is_leased_at_once_and_becomes_ready() {
     assert_eq!(app.state(), State::Starting);
     let decision = app.decide("a/b", Value::NULL).await;
     assert_eq!(decision.reason(), Reason::NotReady);
+    assert_eq!(decision.path(), Some("a/b"));
     app.ready(LONG).await.unwrap();
     assert_eq!(version(&app).await.as_deref(), Some("1"));
     assert_eq!(app.decision_counts().of(Reason::NotReady), 1);
@@ -306,4 +307,50 @@ async fn certificates_of_all_apps_are_looked_at_when_the_manager_is_built() {
     let app = manager.app("orders").unwrap();
     let not_ready = app.ready(LONG).await.unwrap_err().to_string();
     assert!(not_ready.contains("/no/such/orders.pem"), "{not_ready}");
+}
+
+/// A plugin that can't be attached until it is mended.
+struct Broken(Arc<std::sync::atomic::AtomicBool>);
+
+impl Plugin for Broken {
+    fn name(&self) -> &str {
+        "broken"
+    }
+    fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError> {
+        let mended = self.0.load(Ordering::Relaxed);
+        match scope.app.as_str() {
+            "fails" if !mended => Err(ConfigError::new(
+                crate::config::ConfigErrorKind::Invalid,
+                "not yet",
+            )),
+            "panics" if !mended => panic!("the plugin is wrong"),
+            _ => Ok(Attached::default()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_is_tried_again_and_delays_nobody_else() {
+    let source = Counting::new(bundle("1"));
+    let mended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let manager = builder(&source)
+        .plugin(Broken(Arc::clone(&mended)))
+        .build()
+        .unwrap();
+    let broken = [("fails", "not yet"), ("panics", "a panic ended the start")];
+    let broken = broken.map(|(app, why)| (manager.app(app).unwrap(), why));
+    let other = manager.app("other").unwrap();
+    other.ready(LONG).await.unwrap();
+    tokio::time::sleep(LONG).await;
+    for (app, why) in &broken {
+        let State::Failed { reason, retry_at } = app.state() else {
+            panic!("{app:?}")
+        };
+        assert_eq!(&*reason, *why);
+        assert!(retry_at.is_some());
+    }
+    mended.store(true, Ordering::Relaxed);
+    for (app, _) in &broken {
+        app.ready(LONG).await.unwrap();
+    }
 }
