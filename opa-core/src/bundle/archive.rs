@@ -1,15 +1,19 @@
 //! Reads bundles from gzip'd tar archives.
 
+mod files;
+
 use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
+use self::files::{Files, FindSignatures, SignedFiles};
 use super::assemble::Assembler;
 use super::bounded::{Bounded, Passed, Source, SourceFailed};
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
-use super::{Bundle, Limits, pax};
+use super::signature::Signatures;
+use super::{Bundle, Limits, Verification, pax};
 
 /// The largest extended header, in bytes; the bound of Go's reader.
 const MAX_EXTENDED_HEADER: u64 = 1 << 20;
@@ -18,25 +22,64 @@ const MAX_EXTENDED_HEADER: u64 = 1 << 20;
 const FIRST_BUFFER: usize = 64 << 10;
 
 /// Reads and checks a bundle. `bytes` is read to its end, and no further than `limits` allow;
-/// content goes to memory only, never to a disk.
+/// content goes to memory only, never to a disk. Signatures are not verified; see
+/// [`read_verified`].
 ///
 /// # Errors
 ///
 /// The bytes cannot be read, a limit is passed, or the bundle is not in order; see
 /// [`BundleErrorKind`].
 pub fn read(mut bytes: impl Read, limits: &Limits) -> Result<Bundle, BundleError> {
-    let mut reader = Reader {
-        limits: *limits,
-        assembler: Assembler::new(),
-        extended: Extended::default(),
-    };
-    reader.archive(&mut bytes)?;
-    reader.assembler.finish()
+    files_of(&mut bytes, limits, Assembler::new())?.finish()
 }
 
-struct Reader {
+/// Reads and checks a bundle, its signature first.
+///
+/// No file's content is made anything of before it is known to be the one that was signed.
+/// Content is decompressed twice if there may be a signature, so that it is held once.
+///
+/// # Errors
+///
+/// As [`read`]; [`BundleErrorKind::Signature`] if the bundle's signature is not as `verification`
+/// wants it.
+pub fn read_verified(
+    bytes: &[u8],
+    limits: &Limits,
+    verification: &Verification,
+) -> Result<Bundle, BundleError> {
+    if !verification.is_possible() {
+        let bundle = read(bytes, limits)?;
+        return if bundle.is_signed() {
+            Err(Signatures::without_key())
+        } else {
+            Ok(bundle)
+        };
+    }
+    let found = files_of(&mut &*bytes, limits, FindSignatures::default())?.found();
+    let signatures = match found {
+        Some(content) => Signatures::read(&content)?,
+        None => None,
+    };
+    let Some(listed) = verification.verify(signatures.as_ref())? else {
+        return read(bytes, limits);
+    };
+    files_of(&mut &*bytes, limits, SignedFiles::new(listed))?.finish()
+}
+
+/// Hands the files of an archive over.
+fn files_of<F: Files>(bytes: &mut dyn Read, limits: &Limits, files: F) -> Result<F, BundleError> {
+    let mut reader = Reader {
+        limits: *limits,
+        files,
+        extended: Extended::default(),
+    };
+    reader.archive(bytes)?;
+    Ok(reader.files)
+}
+
+struct Reader<F> {
     limits: Limits,
-    assembler: Assembler,
+    files: F,
     extended: Extended,
 }
 
@@ -48,7 +91,7 @@ struct Extended {
     long_name: Option<Vec<u8>>,
 }
 
-impl Reader {
+impl<F: Files> Reader<F> {
     fn archive(&mut self, bytes: &mut dyn Read) -> Result<(), BundleError> {
         let total = self.limits.total_bytes();
         let compressed = Bounded::new(Source(bytes), total);
@@ -110,7 +153,7 @@ impl Reader {
             return Err(damaged("two different sizes for one entry"));
         }
         let path = EntryPath::new(name)?;
-        if !self.assembler.announce(&path)? {
+        if !self.files.announce(&path)? {
             return Ok(());
         }
         if extended.records.sparse {
@@ -120,7 +163,7 @@ impl Reader {
             return Err(file_too_large(path.raw(), size, &self.limits));
         }
         let content = self.content(entry, size)?;
-        self.assembler.add(path, content)
+        self.files.add(path, content)
     }
 
     fn extended_header(

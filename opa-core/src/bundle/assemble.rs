@@ -12,6 +12,7 @@ use super::manifest::{Manifest, Versions};
 use super::package::{self, package};
 use super::path::{EntryPath, FileKind};
 use super::roots::{self, RootTree};
+use super::signature::Signatures;
 use super::{Bundle, ModuleFile, yaml};
 
 /// Collects the files of a bundle; the order does not matter.
@@ -22,7 +23,7 @@ pub(super) struct Assembler {
     policies: Vec<Policy>,
     tree: Tree,
     data_files: Vec<(Arc<str>, [u8; 32])>,
-    signatures: Option<EntryPath>,
+    signatures: Option<(EntryPath, Option<Signatures>)>,
     /// A policy in a form that is not Rego.
     compiled: Option<EntryPath>,
 }
@@ -58,10 +59,11 @@ impl Assembler {
             ));
         }
         match kind {
-            FileKind::Rego | FileKind::DataJson | FileKind::DataYaml | FileKind::Manifest => {
-                Ok(true)
-            }
-            FileKind::Signatures => self.note_signatures(path),
+            FileKind::Rego
+            | FileKind::DataJson
+            | FileKind::DataYaml
+            | FileKind::Manifest
+            | FileKind::Signatures => Ok(true),
             FileKind::Wasm | FileKind::Plan => {
                 self.compiled.get_or_insert_with(|| path.clone());
                 Ok(false)
@@ -81,15 +83,13 @@ impl Assembler {
         match path.kind() {
             FileKind::Rego => self.add_policy(path, bytes),
             FileKind::Manifest => self.add_manifest(path, &bytes),
+            FileKind::Signatures => self.add_signatures(path, &bytes),
             FileKind::DataJson => {
-                let bytes_of_json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-                let value =
-                    Value::from_json(bytes_of_json).map_err(|error| malformed(&path, error))?;
+                let value = json(&path, &bytes)?;
                 self.add_data(&path, value, &bytes)
             }
             FileKind::DataYaml => {
-                let text = std::str::from_utf8(&bytes).map_err(|error| malformed(&path, error))?;
-                let value = yaml::read(text).map_err(|error| malformed(&path, error))?;
+                let value = yaml(&path, &bytes)?;
                 self.add_data(&path, value, &bytes)
             }
             _ => Ok(()),
@@ -133,16 +133,17 @@ impl Assembler {
             modules,
             data,
             data_digest,
-            signed: self.signatures.is_some(),
+            signed: matches!(self.signatures, Some((_, Some(_)))),
             manifest,
         })
     }
 
-    fn note_signatures(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
-        match self.signatures.replace(path.clone()) {
-            None => Ok(false),
-            Some(first) => Err(multiple("signatures", &first, path)),
+    fn add_signatures(&mut self, path: EntryPath, bytes: &[u8]) -> Result<(), BundleError> {
+        if let Some((first, _)) = &self.signatures {
+            return Err(multiple("signatures", first, &path));
         }
+        self.signatures = Some((path, Signatures::read(bytes)?));
+        Ok(())
     }
 
     fn add_manifest(&mut self, path: EntryPath, bytes: &[u8]) -> Result<(), BundleError> {
@@ -222,6 +223,18 @@ impl Policy {
             has_rules: package.has_rules,
         })
     }
+}
+
+/// The content of a JSON file.
+pub(super) fn json(path: &EntryPath, bytes: &[u8]) -> Result<Value, BundleError> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    Value::from_json(bytes).map_err(|error| malformed(path, error))
+}
+
+/// The content of a YAML file.
+pub(super) fn yaml(path: &EntryPath, bytes: &[u8]) -> Result<Value, BundleError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| malformed(path, error))?;
+    yaml::read(text).map_err(|error| malformed(path, error))
 }
 
 fn malformed(

@@ -37,6 +37,8 @@ pub enum BundleErrorKind {
     Module,
     /// A data file cannot be parsed, or two of them collide.
     Data,
+    /// The signature is missing, is not by a key that is trusted here, or is not of these files.
+    Signature,
     /// A feature of OPA's bundles that this version does not have.
     Unsupported,
 }

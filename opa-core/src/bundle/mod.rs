@@ -44,18 +44,25 @@
 //!
 //! Not supported yet, and refused: delta bundles (`patch.json`), WebAssembly (`wasm` in the
 //! manifest, or a bundle whose only policy is `policy.wasm` or a plan), a manifest in protobuf
-//! (`.manifest.pb`), and Rego version 2. `.signatures.json` is not verified;
-//! [`Bundle::is_signed`] tells that it is there.
+//! (`.manifest.pb`), and Rego version 2.
+//!
+//! # Signatures
+//!
+//! [`read_verified`] checks a signed bundle before anything else of it is read; [`read`] and
+//! [`read_path`] check no signature. See [`Verification`]. Stricter than OPA: RSA keys have at
+//! least 2,048 bits, the curve of a key is the one of its algorithm, tokens are strict base64url,
+//! and certificates are of version 3.
 
 use std::sync::Arc;
 
 use opa_rego::{RegoVersion, Value};
 
-pub use archive::read;
+pub use archive::{read, read_verified};
 pub use directory::read_path;
 pub use error::{BundleError, BundleErrorKind};
 pub use limits::Limits;
 pub use manifest::Manifest;
+pub use signature::Verification;
 pub use union::{Union, UnionModule};
 pub use writer::{BundleWriter, etag};
 
@@ -75,6 +82,7 @@ mod package;
 mod path;
 mod pax;
 mod roots;
+mod signature;
 mod union;
 mod writer;
 mod yaml;
@@ -131,7 +139,7 @@ impl Bundle {
         self.data_digest
     }
 
-    /// Whether the bundle has a `.signatures.json`. It is not verified.
+    /// Whether the bundle has a signature. [`read_verified`] verifies it, [`read`](read()) does not.
     #[must_use]
     pub fn is_signed(&self) -> bool {
         self.signed

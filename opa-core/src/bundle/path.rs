@@ -71,13 +71,18 @@ impl EntryPath {
         self.shown.strip_prefix('/').unwrap_or(&self.shown)
     }
 
+    /// The last segment of the name.
+    pub(super) fn base(&self) -> &str {
+        self.shown.rsplit('/').next().unwrap_or_default()
+    }
+
     pub(super) fn raw(&self) -> &str {
         &self.raw
     }
 
     pub(super) fn kind(&self) -> FileKind {
-        let base = self.shown.rsplit('/').next().unwrap_or_default();
         // The order and the mix of suffixes and exact names are those of OPA's bundle reader.
+        let base = self.base();
         match base {
             ".signatures.json" => FileKind::Signatures,
             "patch.json" => FileKind::Patch,

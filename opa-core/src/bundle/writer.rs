@@ -249,6 +249,28 @@ impl BundleWriter {
     }
 }
 
+/// Packs a directory as it is: the files that bundles are made of, and all of them if there is a
+/// signature, which speaks of all. This call blocks.
+pub(super) fn pack(path: &Path) -> Result<Vec<u8>, BundleError> {
+    let limits = Limits::default();
+    let mut signed = false;
+    for_each_file(path, &limits, |path, _| {
+        signed |= path.kind() == FileKind::Signatures;
+        Ok(())
+    })?;
+    let failed = |error| BundleError::io("bundle write failed", error);
+    let gzip = GzBuilder::new().mtime(0).operating_system(255);
+    let mut archive = Builder::new(gzip.write(Vec::new(), Compression::fast()));
+    for_each_file(path, &limits, |path, content| {
+        if signed || path.kind() != FileKind::Other {
+            append(&mut archive, path.shown().as_bytes(), &content()?).map_err(failed)?;
+        }
+        Ok(())
+    })?;
+    let gzip = archive.into_inner().map_err(failed)?;
+    gzip.finish().map_err(failed)
+}
+
 /// Appends a file. The crate's own way refuses names with a leading "/", which OPA's writer sets
 /// and patterns of `file_rego_versions` expect.
 fn append(archive: &mut Builder<impl Write>, name: &[u8], content: &[u8]) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! The bundles of an app: `bundles`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigErrorKind, Warning};
 use super::field::Field;
+use super::keys::{KeyConfig, SigningConfig};
 use super::local_path::local_path;
 use super::polling::PollingConfig;
 use super::reader::Reader;
@@ -21,6 +23,9 @@ pub struct BundleConfig {
     pub polling: PollingConfig,
     /// The most bytes that one file of the bundle may have; 1 GiB by default.
     pub size_limit_bytes: u64,
+    /// What its signature must be like. Without it, a signature that is there is verified if the
+    /// configuration has [`keys`](super::Config::keys), and refused if it has none.
+    pub signing: Option<SigningConfig>,
 }
 
 /// Where a bundle comes from.
@@ -43,12 +48,13 @@ const DEFAULT_SIZE_LIMIT_BYTES: u64 = 1_073_741_824;
 pub(crate) fn read_bundles(
     field: &Field<'_>,
     services: &[ServiceConfig],
+    keys: &BTreeMap<String, KeyConfig>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<BundleConfig>, ConfigError> {
     field
         .members()?
         .filter(|(_, member)| !member.is_null())
-        .map(|(name, member)| BundleConfig::read(name, &member, services, warnings))
+        .map(|(name, member)| BundleConfig::read(name, &member, services, keys, warnings))
         .collect()
 }
 
@@ -63,6 +69,7 @@ impl BundleConfig {
             },
             polling: PollingConfig::default(),
             size_limit_bytes: DEFAULT_SIZE_LIMIT_BYTES,
+            signing: None,
         })
     }
 
@@ -70,12 +77,15 @@ impl BundleConfig {
         name: &str,
         field: &Field<'_>,
         services: &[ServiceConfig],
+        keys: &BTreeMap<String, KeyConfig>,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
         let mut reader = field.reader()?;
-        if let Some(signing) = reader.field("signing") {
-            return Err(signing.unsupported());
-        }
+        let signing = reader
+            .field("signing")
+            .map(|field| SigningConfig::read(&field, keys, warnings))
+            .transpose()
+            .map_err(|error| about(name, error))?;
         read_persist(&mut reader)?;
         read_trigger(&mut reader, name)?;
         let bundle = Self {
@@ -88,6 +98,7 @@ impl BundleConfig {
                 None => PollingConfig::default(),
             },
             size_limit_bytes: read_size_limit(&mut reader)?,
+            signing,
         };
         warnings.extend(reader.finish()?);
         Ok(bundle)
@@ -247,6 +258,7 @@ mod tests {
                 source: from("s1", "bundles/authz"),
                 polling: PollingConfig::default(),
                 size_limit_bytes: 1_073_741_824,
+                signing: None,
             }]
         );
     }
@@ -328,8 +340,6 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused() {
         for (options, path) in [
-            ("signing: {}", "bundles.x.signing"),
-            ("signing: {keyid: k}", "bundles.x.signing"),
             ("persist: true", "bundles.x.persist"),
             ("trigger: manual", "bundles.x.trigger"),
         ] {

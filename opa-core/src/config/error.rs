@@ -63,7 +63,8 @@ pub enum ConfigErrorKind {
 ///
 /// `Display` is `file:line:column: path: message`, for instance
 /// ``opa.yaml:12:5: services.acmecorp.url: expected a string, found a number``. Values of the
-/// sections that may hold secrets (`services`, `keys`, `credentials`) are never part of it.
+/// sections that may hold secrets (`services`, `keys`, `credentials`) are never part of it, but for
+/// the name of an algorithm that is none.
 ///
 /// The struct is opaque so that more can be told about an error later; [`kind`](Self::kind) is
 /// what programs branch on.

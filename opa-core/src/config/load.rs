@@ -8,6 +8,7 @@ use super::document::Document;
 use super::envoy::{self, EnvoyConfig};
 use super::error::{ConfigError, Warning};
 use super::field::Field;
+use super::keys::{KeyConfig, read_keys};
 use super::node::Value;
 use super::reader::Reader;
 use super::section::Section;
@@ -22,6 +23,8 @@ use crate::entrypoint_path::EntrypointPath;
 pub struct Config {
     /// The services, in file order: the first one is the default of whoever needs one.
     pub services: Vec<ServiceConfig>,
+    /// The keys that verify signed bundles, by id: `keys`.
+    pub keys: BTreeMap<String, KeyConfig>,
     /// The bundles, in file order. Empty if the file has neither `bundles` nor `services`.
     pub bundles: Vec<BundleConfig>,
     /// Labels of decision logs and status. An instance overwrites `id` and `version`, as OPA
@@ -79,8 +82,13 @@ impl Config {
             Some(services) => read_services(&services, warnings)?,
             None => Vec::new(),
         };
+        let keys = match reader.field("keys") {
+            Some(keys) => read_keys(&keys, warnings)?,
+            None => BTreeMap::new(),
+        };
         let mut config = Self {
-            bundles: read_all_bundles(reader, app, &services, warnings)?,
+            bundles: read_all_bundles(reader, app, &services, &keys, warnings)?,
+            keys,
             services,
             labels: reader.string_map("labels")?,
             decision_logs: reader.field("decision_logs").as_ref().map(Section::new),
@@ -117,6 +125,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             services: Vec::new(),
+            keys: BTreeMap::new(),
             bundles: Vec::new(),
             labels: BTreeMap::new(),
             decision_logs: None,
@@ -144,7 +153,6 @@ fn refuse_unsupported(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
         return Err(field.unsupported());
     }
     for section in [
-        "keys",
         "caching",
         "distributed_tracing",
         "metrics_export",
@@ -186,10 +194,11 @@ fn read_all_bundles(
     reader: &mut Reader<'_>,
     app: &str,
     services: &[ServiceConfig],
+    keys: &BTreeMap<String, KeyConfig>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<BundleConfig>, ConfigError> {
     if let Some(bundles) = reader.field("bundles") {
-        return read_bundles(&bundles, services, warnings);
+        return read_bundles(&bundles, services, keys, warnings);
     }
     Ok(BundleConfig::of_app(app, services).into_iter().collect())
 }
@@ -267,7 +276,6 @@ mod tests {
             ("discovery: {resource: x}", "discovery"),
             ("discovery: {}", "discovery"),
             ("bundle: {name: x}", "bundle"),
-            ("keys: {k: {key: x}}", "keys"),
             (
                 "caching: {inter_query_builtin_cache: {max_size_bytes: 1}}",
                 "caching",

@@ -5,13 +5,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::poll::{CompilePool, Poll};
+use super::poll::{CompilePool, Poll, Terms};
 use super::slots::{self, Slots};
-use crate::bundle::Limits;
 use crate::bundle::source::{File, HttpSource, Source};
+use crate::bundle::{Limits, Verification};
 use crate::config::{
     BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig, ServiceConfig,
-    Template,
+    SigningConfig, Template,
 };
 use crate::instance::{Instance, Profile};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
@@ -40,6 +40,7 @@ pub(super) struct Given {
     pub(super) sources: Vec<(Arc<str>, Arc<dyn Source>)>,
     pub(super) plugins: Vec<Arc<dyn Plugin>>,
     pub(super) permit_dry_run: bool,
+    pub(super) require_signed: bool,
 }
 
 struct Parts {
@@ -119,7 +120,7 @@ impl Blueprint {
         let config = self.config(instance.id())?;
         let mut polls = self.polls_of_services(instance, &config)?;
         for (name, source) in &self.parts.given.sources {
-            polls.push(self.poll_of_code(instance, name, Arc::clone(source)));
+            polls.push(self.poll_of_code(instance, &config, name, Arc::clone(source)));
         }
         let mut profile = self.profile(instance.id(), config)?;
         profile.bundles = polls.iter().map(|poll| Arc::clone(&poll.bundle)).collect();
@@ -224,7 +225,10 @@ impl Blueprint {
                 bundle.name.as_str().into(),
                 source,
                 bundle.polling.clone(),
-                Limits::default().with_file_bytes(bundle.size_limit_bytes),
+                Terms {
+                    limits: Limits::default().with_file_bytes(bundle.size_limit_bytes),
+                    verification: self.verification(config, bundle.signing.clone()),
+                },
                 slots,
                 self.compile.clone(),
             ));
@@ -235,6 +239,7 @@ impl Blueprint {
     fn poll_of_code(
         &self,
         instance: &Arc<Instance>,
+        config: &Config,
         name: &Arc<str>,
         source: Arc<dyn Source>,
     ) -> Poll {
@@ -249,10 +254,18 @@ impl Blueprint {
             name,
             source,
             polling,
-            Limits::default(),
+            Terms {
+                limits: Limits::default(),
+                verification: self.verification(config, None),
+            },
             slots,
             self.compile.clone(),
         )
+    }
+
+    fn verification(&self, config: &Config, signing: Option<SigningConfig>) -> Arc<Verification> {
+        let verification = Verification::new(config.keys.clone(), signing);
+        Arc::new(verification.require(self.parts.given.require_signed))
     }
 
     /// Apps whose services have the same URL share its bounds.

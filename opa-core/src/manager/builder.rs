@@ -151,6 +151,14 @@ impl ManagerBuilder {
         self
     }
 
+    /// Activates signed bundles only, whatever the configuration says. Default: the configuration
+    /// decides, see [`Verification`](crate::bundle::Verification). The keys are always the
+    /// configuration's; without any no bundle is ever activated.
+    pub fn require_signed(mut self, require: bool) -> Self {
+        self.given.require_signed = require;
+        self
+    }
+
     /// What answers built-ins that need input or output. Default: [`NoIo`].
     pub fn io(mut self, driver: impl IoDriver) -> Self {
         self.io = Arc::new(driver);

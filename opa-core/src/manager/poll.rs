@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::slots::{Room, Slots};
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
-use crate::bundle::{self, Limits};
+use crate::bundle::{self, Limits, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Instance};
 
@@ -28,13 +28,20 @@ const MIN_LONG_POLL: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(super) struct CompilePool(Arc<Semaphore>);
 
+/// What a bundle must be like to be taken.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) limits: Limits,
+    pub(super) verification: Arc<Verification>,
+}
+
 /// One bundle of one app, with what is known from the last answer.
 pub(super) struct Poll {
     pub(super) instance: Weak<Instance>,
     pub(super) bundle: Arc<str>,
     pub(super) source: Arc<dyn Source>,
     pub(super) polling: PollingConfig,
-    pub(super) limits: Limits,
+    pub(super) terms: Terms,
     pub(super) slots: Slots,
     pub(super) compile: CompilePool,
     etag: Option<Arc<str>>,
@@ -77,7 +84,7 @@ impl Poll {
         bundle: Arc<str>,
         source: Arc<dyn Source>,
         polling: PollingConfig,
-        limits: Limits,
+        terms: Terms,
         slots: Slots,
         compile: CompilePool,
     ) -> Self {
@@ -88,7 +95,7 @@ impl Poll {
             bundle,
             source,
             polling,
-            limits,
+            terms,
             slots,
             compile,
             etag: None,
@@ -196,7 +203,7 @@ impl Poll {
     }
 
     async fn activate(&self, instance: &Arc<Instance>, body: Body) -> Result<(), PollError> {
-        let max = self.limits.total_bytes();
+        let max = self.terms.limits.total_bytes();
         let bytes = body.read(max).await.map_err(PollError::Source)?;
         let size = bytes.len() as u64;
         let now = instance.now();
@@ -204,16 +211,10 @@ impl Poll {
             status.last_successful_request = Some(now);
             status.last_successful_download = Some(now);
         });
-        let limits = self.limits;
-        let read = move || bundle::read(&*bytes, &limits);
+        let terms = self.terms.clone();
+        let read = move || bundle::read_verified(&bytes, &terms.limits, &terms.verification);
         let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
         let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
-        if bundle.is_signed() {
-            // OPA's words for a signed bundle and no key: what is signed is never taken unverified.
-            let text =
-                "verification key not provided: signed bundles are not supported by this version";
-            return Err(PollError::Source(SourceError::new(text)));
-        }
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);

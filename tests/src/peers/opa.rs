@@ -64,6 +64,14 @@ impl Opa {
         output(command.args(arguments), None).unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// `opa sign` of a folder, with further arguments: puts its `.signatures.json` into it.
+    pub fn sign(&self, folder: &Path, arguments: &[&str]) {
+        let mut command = Command::new(&self.program);
+        command.current_dir(folder).args(["sign", "--bundle", "."]);
+        command.args(arguments);
+        output(&mut command, None).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// The value of a query over a bundle (a file or folder); `None` when it is undefined.
     pub fn eval(&self, bundle: &Path, query: &str, input: &Value) -> Option<Value> {
         self.try_eval(bundle, query, input)

@@ -106,7 +106,7 @@ fn spellings_of_real_writers() {
             .entry(&name("a/p_test.rego"), b"package a.p_test")
             .entry(&name("README"), b"\xff")
             .entry(&name(".manifest"), br#"{"revision":"r","roots":["a"]}"#)
-            .entry(&name(".signatures.json"), b"{}")
+            .entry(&name(".signatures.json"), br#"{"signatures": ["x"]}"#)
             .read()
             .unwrap();
         assert_eq!(bundle.manifest().revision(), "r");

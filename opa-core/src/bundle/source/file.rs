@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{Body, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
-use crate::bundle::BundleWriter;
+use crate::bundle::writer;
 
 /// A local directory or tarball. It is read again at each poll, and counts as new when its content
 /// has changed.
@@ -40,8 +40,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
         |problem: String| SourceError::new(format!("bundle `{}`: {problem}", path.display()));
     let kind = std::fs::metadata(path).map_err(|error| named(error.to_string()))?;
     if kind.is_dir() {
-        let bundle = BundleWriter::from_directory(path).map_err(|e| named(e.to_string()))?;
-        return bundle.to_vec().map_err(|error| named(error.to_string()));
+        return writer::pack(path).map_err(|error| named(error.to_string()));
     }
     std::fs::read(path).map_err(|error| named(error.to_string()))
 }

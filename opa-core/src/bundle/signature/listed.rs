@@ -1,0 +1,79 @@
+//! The files that a signature lists, compared with those that are there.
+
+use std::collections::BTreeMap;
+
+use super::super::digest::hex;
+use super::super::error::BundleError;
+use super::super::path::EntryPath;
+use super::digest::{canonical, digest, from_hex};
+use super::fault;
+use super::pattern::Pattern;
+
+/// What a signature says about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct File {
+    /// Of the digest, in hexadecimal.
+    pub(super) hash: String,
+    pub(super) algorithm: String,
+}
+
+/// The files of a verified signature that were not found yet.
+#[derive(Debug)]
+pub(in super::super) struct Listed<'a> {
+    files: BTreeMap<String, File>,
+    exclude: &'a [Pattern],
+}
+
+impl<'a> Listed<'a> {
+    pub(super) fn new(files: BTreeMap<String, File>, exclude: &'a [Pattern]) -> Self {
+        Self { files, exclude }
+    }
+
+    /// Checks that a file is one that was signed. Each is there once.
+    pub(in super::super) fn check(
+        &mut self,
+        path: &EntryPath,
+        bytes: &[u8],
+    ) -> Result<(), BundleError> {
+        let name = path.relative();
+        let listed = self.files.remove(name);
+        if self.exclude.iter().any(|pattern| pattern.matches(name)) {
+            return Ok(());
+        }
+        let Some(File { hash, algorithm }) = listed else {
+            return Err(fault(format!(
+                "file {name} not included in bundle signature"
+            )));
+        };
+        if algorithm.is_empty() {
+            return Err(fault(format!(
+                "no hashing algorithm provided for file {name}"
+            )));
+        }
+        let canonical = canonical(path, bytes)?;
+        let found = digest(&algorithm, canonical.as_deref().unwrap_or(bytes))?;
+        let Some(wanted) = from_hex(&hash) else {
+            return Err(fault(format!("{name}: expected a digest in hexadecimal")));
+        };
+        if wanted != found {
+            return Err(fault(format!(
+                "{name}: digest mismatch (want: {}, got: {})",
+                hex(&wanted),
+                hex(&found)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks that no file is missing.
+    pub(in super::super) fn finish(self) -> Result<(), BundleError> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = self.files.into_keys().collect();
+        Err(fault(format!(
+            "file(s) [{}] specified in bundle signatures but not found in the target bundle",
+            names.join(" ")
+        )))
+    }
+}
