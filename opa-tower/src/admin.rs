@@ -125,6 +125,10 @@ fn bundle(status: &BundleStatus) -> Value {
         ("code", status.code.map(Value::from)),
         ("http_code", status.http_code.map(Value::from)),
         ("message", status.message.as_deref().map(Value::from)),
+        (
+            "not_persisted",
+            status.not_persisted.as_deref().map(Value::from),
+        ),
     ])
 }
 

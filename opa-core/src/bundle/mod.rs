@@ -81,6 +81,7 @@ mod manifest;
 mod package;
 mod path;
 mod pax;
+pub(crate) mod persist;
 mod roots;
 mod signature;
 mod union;

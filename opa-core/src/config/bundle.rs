@@ -10,6 +10,7 @@ use super::local_path::local_path;
 use super::polling::PollingConfig;
 use super::reader::Reader;
 use super::service::ServiceConfig;
+use crate::bundle::persist;
 
 /// A bundle and where it comes from: `bundles.*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +27,8 @@ pub struct BundleConfig {
     /// What its signature must be like. Without it, a signature that is there is verified if the
     /// configuration has [`keys`](super::Config::keys), and refused if it has none.
     pub signing: Option<SigningConfig>,
+    /// Whether it is kept on disk once it was activated, for a start without its source.
+    pub persist: bool,
 }
 
 /// Where a bundle comes from.
@@ -70,6 +73,7 @@ impl BundleConfig {
             polling: PollingConfig::default(),
             size_limit_bytes: DEFAULT_SIZE_LIMIT_BYTES,
             signing: None,
+            persist: false,
         })
     }
 
@@ -86,11 +90,12 @@ impl BundleConfig {
             .map(|field| SigningConfig::read(&field, keys, warnings))
             .transpose()
             .map_err(|error| about(name, error))?;
-        read_persist(&mut reader)?;
         read_trigger(&mut reader, name)?;
+        let source = BundleSource::read(&mut reader, name, services)?;
         let bundle = Self {
             name: name.to_owned(),
-            source: BundleSource::read(&mut reader, name, services)?,
+            persist: read_persist(&mut reader, name, &source, warnings)?,
+            source,
             polling: match reader.field("polling") {
                 Some(polling) => {
                     PollingConfig::read(&polling, warnings).map_err(|error| about(name, error))?
@@ -195,10 +200,29 @@ fn about(name: &str, error: ConfigError) -> ConfigError {
     }
 }
 
-fn read_persist(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
-    match reader.field("persist") {
-        Some(field) if field.as_bool()? => Err(field.unsupported()),
-        _ => Ok(()),
+fn read_persist(
+    reader: &mut Reader<'_>,
+    bundle: &str,
+    source: &BundleSource,
+    warnings: &mut Vec<Warning>,
+) -> Result<bool, ConfigError> {
+    let Some(field) = reader.field("persist") else {
+        return Ok(false);
+    };
+    if !field.as_bool()? {
+        return Ok(false);
+    }
+    if !cfg!(unix) {
+        return Err(field.unsupported());
+    }
+    if let BundleSource::File(_) = source {
+        // OPA activates it, and then fails for want of bytes to write.
+        warnings.push(field.warning("has no effect: the bundle is a file already"));
+        return Ok(false);
+    }
+    match persist::segments(bundle) {
+        Ok(_) => Ok(true),
+        Err(error) => Err(about(bundle, field.error(error.to_string()))),
     }
 }
 
@@ -259,6 +283,7 @@ mod tests {
                 polling: PollingConfig::default(),
                 size_limit_bytes: 1_073_741_824,
                 signing: None,
+                persist: false,
             }]
         );
     }
@@ -339,14 +364,27 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused() {
-        for (options, path) in [
-            ("persist: true", "bundles.x.persist"),
-            ("trigger: manual", "bundles.x.trigger"),
-        ] {
-            let error = read_error(&format!("{{x: {{{options}}}}}"));
-            assert_eq!(error.kind(), ConfigErrorKind::Unsupported, "{options}");
-            assert_eq!(error.path(), path);
+        let error = read_error("{x: {trigger: manual}}");
+        assert_eq!(error.kind(), ConfigErrorKind::Unsupported);
+        assert_eq!(error.path(), "bundles.x.trigger");
+    }
+
+    #[test]
+    fn what_is_persisted_has_a_name_that_makes_a_path() {
+        assert!(read("{x: {persist: true}}")[0].persist);
+        assert!(read("{a/b: {persist: true}}")[0].persist);
+        assert!(!read("{x: {persist: null}}")[0].persist);
+        for name in ["..", "a/../b", "../a", "/a", "a/", "a//b", "./a", "''"] {
+            let error = read_error(&format!("{{{name}: {{persist: true}}}}"));
+            assert_eq!(error.kind(), ConfigErrorKind::Invalid, "{name}");
+            assert!(error.message().contains("makes no path"), "{error}");
         }
+        let text = "bundles: {x: {resource: 'file:///srv/x', persist: true}}";
+        assert!(!config(text).bundles[0].persist);
+        assert!(
+            warnings(text)[0]
+                .ends_with("bundles.x.persist: has no effect: the bundle is a file already")
+        );
     }
 
     #[test]

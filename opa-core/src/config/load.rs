@@ -40,7 +40,9 @@ pub struct Config {
     pub envoy: EnvoyConfig,
     /// `default_decision`; `system/main` by default. Has no effect yet, which is warned about.
     pub default_decision: EntrypointPath,
-    /// `persistence_directory`. Has no effect yet, which is warned about.
+    /// `persistence_directory`: where bundles with [`persist`](BundleConfig::persist) are kept.
+    /// Without one that is `.opa` in the working directory. It has no effect without such a
+    /// bundle, which is warned about.
     pub persistence_directory: Option<PersistenceDirectory>,
     /// What deserves attention: unknown options, placeholders that were left as they are.
     pub warnings: Vec<Warning>,
@@ -77,7 +79,6 @@ impl Config {
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
         refuse_unsupported(reader)?;
-        warn_of_no_effect(reader, warnings);
         let services = match reader.field("services") {
             Some(services) => read_services(&services, warnings)?,
             None => Vec::new(),
@@ -96,6 +97,8 @@ impl Config {
             persistence_directory: read_persistence_directory(reader)?,
             ..Self::default()
         };
+        let persists = config.bundles.iter().any(|bundle| bundle.persist);
+        warn_of_no_effect(reader, persists, warnings);
         if let Some(path) = read_default_decision(reader)? {
             config.default_decision = path;
         }
@@ -168,14 +171,12 @@ fn refuse_unsupported(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
 }
 
 /// Warns about what OPA reads for features that this version refuses or has no use for.
-fn warn_of_no_effect(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) {
-    for (option, why) in [
-        ("default_decision", "there is no REST API"),
-        (
-            "persistence_directory",
-            "this version persists no bundles (`persist`)",
-        ),
-    ] {
+fn warn_of_no_effect(reader: &mut Reader<'_>, persists: bool, warnings: &mut Vec<Warning>) {
+    let unused = ("persistence_directory", "no bundle has `persist: true`");
+    let options = [("default_decision", "there is no REST API")]
+        .into_iter()
+        .chain((!persists).then_some(unused));
+    for (option, why) in options {
         if let Some(field) = reader.field(option) {
             warnings.push(field.warning(format!("has no effect: {why}")));
         }
@@ -434,6 +435,8 @@ mod tests {
             warned[1].contains("persistence_directory: has no effect"),
             "{warned:?}"
         );
+        let persists = "persistence_directory: /var/opa\nbundles: {x: {persist: true}}";
+        assert_eq!(warnings(&with(persists)), [""; 0]);
     }
 
     #[test]

@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Instance, Snapshot};
+use crate::bundle::persist::Place;
 use crate::bundle::{Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
 use crate::plugin::{BundleRevision, BundleStatus};
@@ -14,6 +17,22 @@ pub(crate) struct Loaded {
     bundles: BTreeMap<Arc<str>, Arc<Bundle>>,
     /// The sizes of those that wait for the instance's other bundles, in bytes.
     waiting: BTreeMap<Arc<str>, u64>,
+    /// What is to be written when it is active.
+    unsaved: BTreeMap<Arc<str>, Unsaved>,
+}
+
+/// A bundle as it came, and where it is to be kept.
+pub(crate) struct Unsaved {
+    pub(crate) place: Arc<Place>,
+    pub(crate) archive: Bytes,
+    pub(crate) etag: Option<Arc<str>>,
+}
+
+impl Loaded {
+    /// Whether something is still to be written.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
 }
 
 impl Instance {
@@ -96,6 +115,32 @@ impl Instance {
             loaded.waiting.clear();
         }
         Ok(())
+    }
+
+    /// Writes `unsaved`, the bundle `name`, and whatever could not be written before. What waits
+    /// for other bundles was never compiled: it is not written over what was. Blocks.
+    pub(crate) fn persist(&self, loaded: &mut Loaded, unsaved: Option<(Arc<str>, Unsaved)>) {
+        loaded.unsaved.extend(unsaved);
+        if !loaded.waiting.is_empty() || self.is_closed() {
+            return;
+        }
+        loaded.unsaved.retain(|name, unsaved| {
+            let saved = unsaved
+                .place
+                .save(&unsaved.archive, unsaved.etag.as_deref());
+            let problem = saved.err().map(|error| Arc::<str>::from(error.to_string()));
+            if let Some(problem) = &problem {
+                tracing::warn!(
+                    target: "opa::bundle",
+                    app = %self.id,
+                    bundle = %name,
+                    "bundle not persisted: {problem}",
+                );
+            }
+            let failed = problem.is_some();
+            self.note_bundle(name, |status| status.not_persisted = problem);
+            failed
+        });
     }
 
     fn warn_of_dry_run(&self) {

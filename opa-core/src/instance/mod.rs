@@ -45,7 +45,7 @@ pub use evaluation::{Evaluated, Evaluation};
 pub use lease::{App, NotReady};
 pub use question::{LogEntry, Prepared, Question};
 
-pub(crate) use activation::ActivationError;
+pub(crate) use activation::{ActivationError, Unsaved};
 pub(crate) use hooks::Hooks;
 pub(crate) use life::Instance;
 pub(crate) use policy_store::PolicyStore;

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use tokio::sync::Semaphore;
 
 use super::poll::{CompilePool, Poll, Terms};
 use super::slots::{self, Slots};
+use crate::bundle::persist::Place;
 use crate::bundle::source::{File, HttpSource, Source};
 use crate::bundle::{Limits, Verification};
 use crate::config::{
-    BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig, ServiceConfig,
-    SigningConfig, Template,
+    BundleConfig, BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig,
+    ServiceConfig, SigningConfig, Template,
 };
 use crate::instance::{Instance, Profile};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
@@ -23,6 +25,9 @@ const CODE_DELAY: Duration = Duration::from_secs(1);
 
 /// How long a source from code may wait for news.
 const CODE_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// OPA's, in the working directory.
+const DEFAULT_DIRECTORY: &str = ".opa";
 
 /// From what instances are started. Clones are the same blueprint.
 #[derive(Clone)]
@@ -220,7 +225,7 @@ impl Blueprint {
                     (Arc::new(source), self.slots_of(service))
                 }
             };
-            polls.push(Poll::new(
+            let poll = Poll::new(
                 instance,
                 bundle.name.as_str().into(),
                 source,
@@ -231,9 +236,43 @@ impl Blueprint {
                 },
                 slots,
                 self.compile.clone(),
-            ));
+            );
+            polls.push(match self.place(instance.id(), config, bundle)? {
+                Some(place) => poll.persisted(place),
+                None => poll,
+            });
         }
         Ok(polls)
+    }
+
+    /// Where the bundle is kept, if it is to be. Without an app's placeholder in the configured
+    /// path all apps have it, and each has a directory of its own below.
+    fn place(
+        &self,
+        app: &AppId,
+        config: &Config,
+        bundle: &BundleConfig,
+    ) -> Result<Option<Place>, ConfigError> {
+        let BundleSource::Service { service, resource } = &bundle.source else {
+            return Ok(None);
+        };
+        if !bundle.persist {
+            return Ok(None);
+        }
+        let (root, per_app) = match &config.persistence_directory {
+            Some(directory) => (&*directory.path, directory.per_app),
+            None => (Path::new(DEFAULT_DIRECTORY), false),
+        };
+        let service = config.services.iter().find(|one| one.name == *service);
+        let origin = format!("{}\n{resource}", service.map_or("", |one| &one.url));
+        let own = (!per_app).then_some(app.as_str());
+        match Place::new(root, own, &bundle.name, &origin) {
+            Ok(place) => Ok(Some(place)),
+            Err(error) => {
+                let text = format!("bundles.{}.persist: {error}", bundle.name);
+                Err(ConfigError::new(ConfigErrorKind::Invalid, text))
+            }
+        }
     }
 
     fn poll_of_code(

@@ -4,16 +4,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::slots::{Room, Slots};
+use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
 use crate::bundle::{self, Limits, Verification};
 use crate::config::PollingConfig;
-use crate::instance::{ActivationError, Instance};
+use crate::instance::{ActivationError, Instance, Unsaved};
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -44,6 +46,7 @@ pub(super) struct Poll {
     pub(super) terms: Terms,
     pub(super) slots: Slots,
     pub(super) compile: CompilePool,
+    place: Option<Arc<Place>>,
     etag: Option<Arc<str>>,
     long_polling: bool,
     failures: u32,
@@ -98,10 +101,53 @@ impl Poll {
             terms,
             slots,
             compile,
+            place: None,
             etag: None,
             long_polling,
             failures: 0,
         }
+    }
+
+    /// Keeps the bundle at `place`.
+    pub(super) fn persisted(mut self, place: Place) -> Self {
+        self.place = Some(Arc::new(place));
+        self
+    }
+
+    /// Activates what an earlier process kept, if it is what it must be now.
+    pub(super) async fn restore(&mut self, instance: &Arc<Instance>) {
+        match self.try_restore(instance).await {
+            Ok(etag) => self.etag = etag,
+            Err(message) => {
+                tracing::error!(
+                    target: "opa::bundle",
+                    app = %instance.id(),
+                    bundle = %self.bundle,
+                    "persisted bundle not loaded: {message}",
+                );
+                instance.note_bundle(&self.bundle, |status| {
+                    status.code = Some("bundle_error");
+                    status.message = Some(format!("persisted bundle not loaded: {message}").into());
+                });
+            }
+        }
+    }
+
+    async fn try_restore(&self, instance: &Arc<Instance>) -> Result<Option<Arc<str>>, String> {
+        let Some(place) = self.place.clone() else {
+            return Ok(None);
+        };
+        let panicked = || PollError::Panic.to_string();
+        let max = self.terms.limits.total_bytes();
+        let stored = self.compile.run(move || place.load(max)).await;
+        let stored = stored.ok_or_else(panicked)?;
+        let Some(stored) = stored.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let archive = Bytes::from(stored.archive);
+        let activated = self.activate_bytes(instance, archive, None).await;
+        activated.map_err(|error| error.to_string())?;
+        Ok(stored.etag)
     }
 
     /// Room for the next question, if there is any now. A question that will wait for news needs
@@ -181,6 +227,7 @@ impl Poll {
                     status.last_successful_request = Some(now);
                     status.clear_error();
                 });
+                self.persist_again(instance).await;
                 Ok(())
             }
             Content::Snapshot(body) => {
@@ -188,7 +235,7 @@ impl Poll {
                     Room::Download(slot) => Some(slot),
                     Room::LongPoll(_) => self.slots.download().await,
                 };
-                let activated = self.activate(instance, body).await;
+                let activated = self.activate(instance, body, etag.clone()).await;
                 drop(slot);
                 if activated.is_ok() {
                     self.etag = etag;
@@ -202,15 +249,34 @@ impl Poll {
         }
     }
 
-    async fn activate(&self, instance: &Arc<Instance>, body: Body) -> Result<(), PollError> {
+    async fn activate(
+        &self,
+        instance: &Arc<Instance>,
+        body: Body,
+        etag: Option<Arc<str>>,
+    ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
-        let bytes = body.read(max).await.map_err(PollError::Source)?;
-        let size = bytes.len() as u64;
+        let bytes = Bytes::from(body.read(max).await.map_err(PollError::Source)?);
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
             status.last_successful_request = Some(now);
             status.last_successful_download = Some(now);
         });
+        let unsaved = self.place.clone().map(|place| Unsaved {
+            place,
+            archive: bytes.clone(),
+            etag,
+        });
+        self.activate_bytes(instance, bytes, unsaved).await
+    }
+
+    async fn activate_bytes(
+        &self,
+        instance: &Arc<Instance>,
+        bytes: Bytes,
+        unsaved: Option<Unsaved>,
+    ) -> Result<(), PollError> {
+        let size = bytes.len() as u64;
         let terms = self.terms.clone();
         let read = move || bundle::read_verified(&bytes, &terms.limits, &terms.verification);
         let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
@@ -218,10 +284,26 @@ impl Poll {
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);
-        let activate = move || activating.activate(&mut loaded, &name, bundle, size);
+        let activate = move || {
+            activating.activate(&mut loaded, &name, bundle, size)?;
+            activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
+            Ok(())
+        };
         let activated = self.compile.run(activate).await.ok_or(PollError::Panic)?;
-        activated.map_err(PollError::Activation)?;
-        Ok(())
+        activated.map_err(PollError::Activation)
+    }
+
+    /// What could not be written may be now.
+    async fn persist_again(&self, instance: &Arc<Instance>) {
+        let mut loaded = instance.loaded().await;
+        if !loaded.is_unsaved() {
+            return;
+        }
+        let persisting = Arc::clone(instance);
+        let persist = move || persisting.persist(&mut loaded, None);
+        if self.compile.run(persist).await.is_none() {
+            tracing::error!(target: "opa::bundle", app = %instance.id(), "a panic ended the writing");
+        }
     }
 
     /// Longer if the server says so.

@@ -105,7 +105,14 @@ impl Scheduler {
             .run(move || blueprint.start(&starting))
             .await;
         match polls {
-            Some(Ok(polls)) => Ended::Start(polls),
+            Some(Ok(mut polls)) => {
+                // Here and not with the first question: a server that hangs keeps no app from
+                // what is on disk, however many wait for it.
+                for poll in &mut polls {
+                    poll.restore(&instance).await;
+                }
+                Ended::Start(polls)
+            }
             Some(Err(error)) => not_started(&instance, start, &error.to_string()),
             None => not_started(&instance, start, "a panic ended the start"),
         }

@@ -96,6 +96,9 @@ pub struct BundleStatus {
     pub message: Option<Arc<str>>,
     /// The server's answer, if that was the failure.
     pub http_code: Option<u16>,
+    /// Why the active bundle is not on disk, if it should be: the next start may find an older
+    /// one or none. It is tried again with each answer of the server.
+    pub not_persisted: Option<Arc<str>>,
 }
 
 impl BundleStatus {
