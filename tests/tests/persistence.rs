@@ -148,6 +148,51 @@ async fn a_bundle_that_fails_is_not_kept() {
     assert_eq!(fs::read(file).unwrap(), bundle("1"));
 }
 
+fn part(root: &str, policy: &str) -> Vec<u8> {
+    let writer = BundleWriter::new().revision(root).roots([root]).unwrap();
+    let writer = writer.module(format!("{root}/a.rego"), policy).unwrap();
+    writer.to_vec().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_waits_for_others_is_kept_when_they_are_there() {
+    let server = BundleServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let second = "}, c: {resource: c, persist: true, ";
+    let begin = || {
+        let path = directory.path().display().to_string();
+        // The options end with a comma, since `polling` follows them.
+        let polling = "polling: {min_delay_seconds: 1, max_delay_seconds: 1}";
+        let manager = builder(&server.url(), &path, &format!("{polling}{second}"));
+        let manager = manager.build().unwrap();
+        let app = manager.app("shop").unwrap();
+        (manager, app)
+    };
+    let c = directory.path().join("shop/bundles/c/bundle.tar.gz");
+    let b = archive_of(directory.path(), "shop");
+    server.answer("/b", Answer::Bundle(part("b", "package b")));
+    server.answer("/c", Answer::Bundle(part("c", "package c # broken")));
+    let (manager, app) = begin();
+    until("both were tried", || {
+        let bundles = app.status().bundles;
+        let tried = bundles
+            .iter()
+            .filter(|one| one.last_successful_download.is_some());
+        tried.count() == 2 && bundles.iter().any(|one| one.message.is_some())
+    })
+    .await;
+    assert!(!b.exists() && !c.exists(), "nothing was compiled yet");
+    server.answer("/c", Answer::Bundle(part("c", "package c")));
+    app.ready(LONG).await.unwrap();
+    until("both are kept", || b.exists() && c.exists()).await;
+    manager.shutdown(LONG).await;
+
+    server.answer("/b", DOWN);
+    server.answer("/c", DOWN);
+    let (_manager, app) = begin();
+    app.ready(LONG).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_is_reported_and_the_poll_goes_on() {
     let good = bundle("1");

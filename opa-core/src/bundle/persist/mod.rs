@@ -11,7 +11,7 @@ mod folder;
 mod folder;
 mod save;
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

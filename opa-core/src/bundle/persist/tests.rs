@@ -1,3 +1,5 @@
+#![cfg(unix)]
+
 mod crash;
 
 use std::fs;
