@@ -1,0 +1,66 @@
+//! What a poll does with the disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Poll, PollError};
+use crate::bundle::persist::Place;
+use crate::instance::Instance;
+
+impl Poll {
+    /// Keeps the bundle at `place`.
+    pub(in crate::manager) fn persisted(mut self, place: Place) -> Self {
+        self.place = Some(Arc::new(place));
+        self
+    }
+
+    /// Activates what an earlier process kept, if it is what it must be now.
+    pub(in crate::manager) async fn restore(&mut self, instance: &Arc<Instance>) {
+        match self.try_restore(instance).await {
+            Ok(etag) => self.etag = etag,
+            Err(message) => {
+                tracing::error!(
+                    target: "opa::bundle",
+                    app = %instance.id(),
+                    bundle = %self.bundle,
+                    "persisted bundle not loaded: {message}",
+                );
+                instance.note_bundle(&self.bundle, |status| {
+                    status.code = Some("bundle_error");
+                    status.message = Some(format!("persisted bundle not loaded: {message}").into());
+                });
+            }
+        }
+    }
+
+    async fn try_restore(&self, instance: &Arc<Instance>) -> Result<Option<Arc<str>>, String> {
+        let Some(place) = self.place.clone() else {
+            return Ok(None);
+        };
+        let panicked = || PollError::Panic.to_string();
+        let max = self.terms.limits.total_bytes();
+        let stored = self.compile.run(move || place.load(max)).await;
+        let stored = stored.ok_or_else(panicked)?;
+        let Some(stored) = stored.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let archive = Bytes::from(stored.archive);
+        let activated = self.activate_bytes(instance, archive, None).await;
+        activated.map_err(|error| error.to_string())?;
+        Ok(stored.etag)
+    }
+
+    /// What could not be written may be now.
+    pub(super) async fn persist_again(&self, instance: &Arc<Instance>) {
+        let mut loaded = instance.loaded().await;
+        if !loaded.is_unsaved() {
+            return;
+        }
+        let persisting = Arc::clone(instance);
+        let persist = move || persisting.persist(&mut loaded, None);
+        if self.compile.run(persist).await.is_none() {
+            tracing::error!(target: "opa::bundle", app = %instance.id(), "a panic ended the writing");
+        }
+    }
+}
