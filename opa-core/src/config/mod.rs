@@ -126,7 +126,7 @@ mod template;
 mod testing;
 
 pub use bundle::{BundleConfig, BundleSource};
-pub use credentials::{BearerConfig, BearerToken, CredentialsConfig, Secret};
+pub use credentials::{BearerConfig, BearerToken, ClientTlsConfig, CredentialsConfig, Secret};
 pub use document::Document;
 pub use env::EnvPolicy;
 pub use envoy::EnvoyConfig;
