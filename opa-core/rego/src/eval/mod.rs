@@ -6,12 +6,10 @@
 //!
 //! ```
 //! use opa_rego::eval::{Budget, EvalContext, Interrupt};
-//! use std::time::Duration;
 //!
 //! let mut ctx = EvalContext::new(Budget::default().steps(2));
 //! assert_eq!(ctx.step(1), Ok(()));
 //! assert_eq!(ctx.step(2), Err(Interrupt::Steps));
-//! # let _ = Duration::ZERO;
 //! ```
 
 mod budget;
