@@ -123,7 +123,7 @@ mod section;
 mod service;
 mod template;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use bundle::{BundleConfig, BundleSource};
 pub use credentials::{BearerConfig, BearerToken, ClientTlsConfig, CredentialsConfig, Secret};

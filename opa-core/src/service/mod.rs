@@ -170,6 +170,27 @@ impl std::error::Error for ServiceError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::testing::config;
+
+    struct Stuck;
+
+    impl Credentials for Stuck {
+        fn authorize<'a>(&'a self, _: &'a mut Parts) -> CredentialsFuture<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_never_come_are_not_waited_for() {
+        let text = "services: {a: {url: 'http://a.test', credentials: {plugin: stuck}}}";
+        let config = config(text).services.remove(0);
+        let stuck: Arc<dyn Credentials> = Arc::new(Stuck);
+        let registry = Registry::from([("stuck".to_owned(), stuck)]);
+        let service = Service::new(&config, &Clients::default(), &registry).unwrap();
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        let error = service.authorize(&mut parts).await.unwrap_err();
+        assert_eq!(error.to_string(), "credentials: timeout");
+    }
 
     #[test]
     fn the_user_agent_is_opas() {
