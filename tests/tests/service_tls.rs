@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tests::certificates::Authority;
 use tests::peers::{self, RunningNginx};
 use tests::scripted::Scripted;
+use tests::serve::Serve;
 
 /// Longer than anything here takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(30);
@@ -60,17 +61,20 @@ impl Control {
         fs::rename(part, self.path().join("root/app")).unwrap();
     }
 
-    /// An app that polls it, with these options of the service; `$` is the folder.
-    fn app(&self, options: &str) -> (Manager, App) {
+    /// These options of the service; `$` is the folder.
+    fn config(&self, options: &str) -> String {
         let options = options.replace('$', &self.path().display().to_string());
-        let config = format!(
+        format!(
             "services: {{control: {{url: '{}', {options}}}}}\n\
              bundles: {{b: {{resource: app, \
-               polling: {{min_delay_seconds: 1, max_delay_seconds: 1}}}}}}",
+               polling: {{min_delay_seconds: 1, max_delay_seconds: 1}}}}}}\n",
             self.nginx.secure_url(),
-        );
+        )
+    }
+
+    fn app(&self, options: &str) -> (Manager, App) {
         let manager = Manager::builder()
-            .config_yaml(&config)
+            .config_yaml(&self.config(options))
             .engine(Scripted::data())
             .build()
             .unwrap();
@@ -144,6 +148,26 @@ async fn a_server_is_trusted_by_its_authority_or_not_at_all() {
     ] {
         let why = "invalid peer certificate: ";
         control.refuses(options, why, None).await;
+    }
+}
+
+/// Where the system's authorities are can be chosen on Linux, for a process.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_systems_authorities_count_by_default_and_when_they_are_required() {
+    let Some(control) = Control::start("").await else {
+        return;
+    };
+    let authorities = control.path().join("ca.pem").display().to_string();
+    let system = [("SSL_CERT_FILE", &*authorities)];
+    for options in [
+        "allow_insecure_tls: false",
+        "tls: {ca_cert: $/wrong.pem, system_ca_required: true}",
+    ] {
+        let plugin = "plugins: {envoy_ext_authz_grpc: {path: x/allow}}";
+        let config = format!("{}{plugin}\n", control.config(options));
+        let mut serve = Serve::start_in(&system, &config, &["--app", "orders"]).await;
+        serve.ready().await;
     }
 }
 
