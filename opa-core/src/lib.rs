@@ -5,7 +5,7 @@
 //! [`App`], a lease on an instance.
 //!
 //! The modules stand in the order in which data flows; each may use those before it only:
-//! [`config`], `service`, [`bundle`], [`engine`], [`plugin`], [`instance`], [`manager`].
+//! [`config`], [`service`], [`bundle`], [`engine`], [`plugin`], [`instance`], [`manager`].
 
 pub mod bundle;
 pub mod config;
@@ -13,11 +13,11 @@ pub mod engine;
 pub mod instance;
 pub mod manager;
 pub mod plugin;
+pub mod service;
 
 mod app_id;
 mod entrypoint_path;
 mod reason;
-mod service;
 
 pub use app_id::{AppId, InvalidAppId};
 pub use instance::{App, Decision};

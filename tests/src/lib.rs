@@ -14,6 +14,7 @@
 //! ```
 
 pub mod bundle_server;
+pub mod certificates;
 pub mod comparison;
 pub mod echo;
 pub mod envoy_stack;

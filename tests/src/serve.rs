@@ -28,7 +28,20 @@ impl Serve {
     ///
     /// When it isn't built, is older than its sources, or doesn't start.
     pub async fn start(configuration: &str, arguments: &[&str]) -> Serve {
-        Self::try_start(configuration, arguments)
+        Self::start_in(&[], configuration, arguments).await
+    }
+
+    /// As [`start`](Serve::start), with further environment variables.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Serve::start).
+    pub async fn start_in(
+        environment: &[(&str, &str)],
+        configuration: &str,
+        arguments: &[&str],
+    ) -> Serve {
+        Self::attempt(environment, configuration, arguments)
             .await
             .unwrap_or_else(|error| panic!("{error}"))
     }
@@ -43,6 +56,14 @@ impl Serve {
     ///
     /// When it isn't built, or is older than its sources.
     pub async fn try_start(configuration: &str, arguments: &[&str]) -> Result<Serve, StartError> {
+        Self::attempt(&[], configuration, arguments).await
+    }
+
+    async fn attempt(
+        environment: &[(&str, &str)],
+        configuration: &str,
+        arguments: &[&str],
+    ) -> Result<Serve, StartError> {
         let program = program().unwrap_or_else(|error| panic!("{error}"));
         let mut process = Process::spawn("serve", |folder| {
             let file = folder.join("opa.yaml");
@@ -51,7 +72,8 @@ impl Serve {
             command.current_dir(folder).arg("--config-file").arg(file);
             command
                 .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-                .args(arguments);
+                .args(arguments)
+                .envs(environment.iter().copied());
             Ok(command)
         })?;
         let stdout = process.stdout_file();

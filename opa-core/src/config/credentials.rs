@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::duration;
 use super::error::{ConfigError, Warning};
 use super::field::Field;
 use super::reader::Reader;
+use super::service::ServerTlsConfig;
 
 /// The credentials of a service: `services.*.credentials`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -18,6 +21,28 @@ pub enum CredentialsConfig {
     None,
     /// Requests carry a token in their `Authorization` header.
     Bearer(BearerConfig),
+    /// Connections show a certificate.
+    ClientTls(ClientTlsConfig),
+    /// `plugin`: requests are authorized by what the program registered under this name, see
+    /// [`Credentials`](crate::service::Credentials).
+    Plugin(String),
+}
+
+/// A client certificate: `services.*.credentials.client_tls`.
+///
+/// Both files are read when the service is asked for the first time and again as long as the
+/// program runs, so that they can be replaced. A pair that can't be used is not taken: the last
+/// good one stays, with a warning.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ClientTlsConfig {
+    /// `cert`: a PEM file with the certificate and those between it and its authority.
+    pub cert: PathBuf,
+    /// `private_key`: a PEM file with the key (PKCS#8, PKCS#1 or SEC 1), not encrypted.
+    pub private_key: PathBuf,
+    /// `cert_reread_interval_seconds`: how long the files are not read again. Default: zero, they
+    /// are read before each request.
+    pub cert_reread_interval: Duration,
 }
 
 /// A bearer token: `services.*.credentials.bearer`.
@@ -64,19 +89,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The methods that OPA knows besides bearer tokens.
-const UNSUPPORTED: [&str; 6] = [
+/// The methods that OPA knows besides ours.
+const UNSUPPORTED: [&str; 4] = [
     "oauth2",
-    "client_tls",
     "s3_signing",
     "gcp_metadata",
     "azure_managed_identity",
-    "plugin",
 ];
 
 impl CredentialsConfig {
     pub(crate) fn read(
         field: &Field<'_>,
+        tls: &mut ServerTlsConfig,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
         let mut reader = field.reader()?;
@@ -87,13 +111,69 @@ impl CredentialsConfig {
             }
         }
         let bearer = reader.object("bearer")?;
+        let client_tls = reader.object("client_tls")?;
+        let plugin = reader.string("plugin")?;
         warnings.extend(reader.finish()?);
-        match bearer {
-            Some(bearer) => Ok(Self::Bearer(BearerConfig::read(bearer, warnings)?)),
-            None => Ok(Self::None),
+        match (bearer, client_tls, plugin) {
+            (None, None, None) => Ok(Self::None),
+            (Some(bearer), None, None) => Ok(Self::Bearer(BearerConfig::read(bearer, warnings)?)),
+            (None, Some(client_tls), None) => {
+                let client_tls = ClientTlsConfig::read(client_tls, tls, warnings)?;
+                Ok(Self::ClientTls(client_tls))
+            }
+            (None, None, Some(plugin)) => Ok(Self::Plugin(plugin.to_owned())),
+            // OPA's words. It ignores the others beside a plugin; nothing is ignored here.
+            _ => Err(field.error("a maximum one credential method must be specified")),
         }
     }
 }
+
+impl ClientTlsConfig {
+    /// The deprecated authorities go where they belong, into `tls`, unless it has its own.
+    fn read(
+        mut reader: Reader<'_>,
+        tls: &mut ServerTlsConfig,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self, ConfigError> {
+        let cert = reader.string("cert")?.unwrap_or_default();
+        if cert.is_empty() {
+            return Err(reader.error("client certificate is needed when client TLS is enabled"));
+        }
+        let private_key = reader.string("private_key")?.unwrap_or_default();
+        if private_key.is_empty() {
+            return Err(reader.error("private key is needed when client TLS is enabled"));
+        }
+        if let Some(passphrase) = reader.field("private_key_passphrase")
+            && !passphrase.as_str()?.is_empty()
+        {
+            return Err(passphrase.unsupported());
+        }
+        let interval = "cert_reread_interval_seconds";
+        let cert_reread_interval = match reader.field(interval) {
+            Some(field) => duration::seconds(&field, interval, 0)?,
+            None => Duration::ZERO,
+        };
+        let system_ca_required = reader.bool("system_ca_required")?.unwrap_or(false);
+        if let Some(field) = reader.field("ca_cert")
+            && !field.as_str()?.is_empty()
+        {
+            warnings.push(field.warning(DEPRECATED_CA));
+            if tls.ca_cert.is_none() {
+                tls.ca_cert = Some(field.as_str()?.into());
+                tls.system_ca_required = system_ca_required;
+            }
+        }
+        warnings.extend(reader.finish()?);
+        Ok(Self {
+            cert: cert.into(),
+            private_key: private_key.into(),
+            cert_reread_interval,
+        })
+    }
+}
+
+const DEPRECATED_CA: &str = "deprecated 'services[_].credentials.client_tls.ca_cert' \
+    configuration specified, use 'services[_].tls.ca_cert' instead";
 
 impl BearerConfig {
     fn read(mut reader: Reader<'_>, warnings: &mut Vec<Warning>) -> Result<Self, ConfigError> {
@@ -157,7 +237,7 @@ mod tests {
     fn bearer(credentials: &str) -> BearerConfig {
         match read(credentials) {
             CredentialsConfig::Bearer(bearer) => bearer,
-            CredentialsConfig::None => panic!("no credentials"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -204,6 +284,94 @@ mod tests {
             assert!(
                 error.message().contains(&format!("`{}`", error.path())),
                 "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn client_certificates_are_two_files() {
+        let wanted = |seconds| {
+            CredentialsConfig::ClientTls(ClientTlsConfig {
+                cert: "/c".into(),
+                private_key: "/k".into(),
+                cert_reread_interval: Duration::from_secs(seconds),
+            })
+        };
+        let with_more = |more: &str| {
+            read(&format!(
+                "{{client_tls: {{cert: /c, private_key: /k{more}}}}}"
+            ))
+        };
+        assert_eq!(with_more(""), wanted(0));
+        assert_eq!(with_more(", private_key_passphrase: ''"), wanted(0));
+        assert_eq!(with_more(", cert_reread_interval_seconds: 5"), wanted(5));
+        for (client_tls, path, message) in [
+            (
+                "{private_key: /k}",
+                "",
+                "client certificate is needed when client TLS is enabled",
+            ),
+            (
+                "{cert: /c, private_key: ''}",
+                "",
+                "private key is needed when client TLS is enabled",
+            ),
+            (
+                "{cert: /c, private_key: /k, cert_reread_interval_seconds: -1}",
+                ".cert_reread_interval_seconds",
+                "'cert_reread_interval_seconds' must be at least 0",
+            ),
+            (
+                "{cert: /c, private_key: /k, private_key_passphrase: s3cr3t}",
+                ".private_key_passphrase",
+                "`services.acme.credentials.client_tls.private_key_passphrase` is not supported \
+                 by this version",
+            ),
+        ] {
+            let error = config_error(&with(&format!("{{client_tls: {client_tls}}}")));
+            assert_eq!(
+                error.path(),
+                format!("services.acme.credentials.client_tls{path}")
+            );
+            assert_eq!(error.message(), message);
+        }
+    }
+
+    #[test]
+    fn the_deprecated_authorities_count_unless_there_are_others() {
+        let service = |tls: &str| {
+            format!(
+                "services: {{acme: {{url: 'https://acme.test', tls: {tls}, credentials: \
+                 {{client_tls: {{cert: c, private_key: k, ca_cert: old, \
+                 system_ca_required: true}}}}}}}}"
+            )
+        };
+        for (tls, ca_cert, system_ca_required) in
+            [("{}", "old", true), ("{ca_cert: new}", "new", false)]
+        {
+            let text = service(tls);
+            let tls = config(&text).services.remove(0).tls;
+            assert_eq!(tls.ca_cert, Some(ca_cert.into()));
+            assert_eq!(tls.system_ca_required, system_ca_required);
+            let warnings = warnings(&text);
+            assert!(warnings[0].ends_with(DEPRECATED_CA), "{warnings:?}");
+            assert_eq!(warnings.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_a_name_and_there_is_one_method() {
+        let plugin = CredentialsConfig::Plugin("vault".into());
+        assert_eq!(read("{plugin: vault}"), plugin);
+        for two in [
+            "{plugin: vault, bearer: {token: a}}",
+            "{client_tls: {cert: c, private_key: k}, bearer: {token: a}}",
+        ] {
+            let error = config_error(&with(two));
+            assert_eq!(error.path(), "services.acme.credentials");
+            assert_eq!(
+                error.message(),
+                "a maximum one credential method must be specified"
             );
         }
     }

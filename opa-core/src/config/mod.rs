@@ -123,10 +123,10 @@ mod section;
 mod service;
 mod template;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use bundle::{BundleConfig, BundleSource};
-pub use credentials::{BearerConfig, BearerToken, CredentialsConfig, Secret};
+pub use credentials::{BearerConfig, BearerToken, ClientTlsConfig, CredentialsConfig, Secret};
 pub use document::Document;
 pub use env::EnvPolicy;
 pub use envoy::EnvoyConfig;

@@ -83,20 +83,21 @@ impl ServiceConfig {
         let mut reader = field.reader()?;
         let inner_name = reader.string("name")?.unwrap_or_default();
         read_type(&mut reader)?;
+        let mut tls = match reader.object("tls")? {
+            Some(tls) => ServerTlsConfig::read(tls, warnings)?,
+            None => ServerTlsConfig::default(),
+        };
         let service = Self {
             name: key.unwrap_or(inner_name).to_owned(),
             url: read_url(&mut reader)?,
             headers: read_headers(&mut reader)?,
             response_header_timeout: read_timeout(&mut reader)?,
             allow_insecure_tls: reader.bool("allow_insecure_tls")?.unwrap_or(false),
-            tls: match reader.object("tls")? {
-                Some(tls) => ServerTlsConfig::read(tls, warnings)?,
-                None => ServerTlsConfig::default(),
-            },
             credentials: match reader.field("credentials") {
-                Some(credentials) => CredentialsConfig::read(&credentials, warnings)?,
+                Some(credentials) => CredentialsConfig::read(&credentials, &mut tls, warnings)?,
                 None => CredentialsConfig::None,
             },
+            tls,
         };
         warnings.extend(reader.finish()?);
         Ok(service)

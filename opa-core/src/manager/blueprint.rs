@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::instance::{Instance, Profile};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
-use crate::service::{Clients, Service};
+use crate::service::{Clients, Registry, Service};
 use crate::{AppId, OPA_VERSION};
 
 /// How often a source from code is asked that does not wait for news.
@@ -44,6 +44,7 @@ pub(super) struct Given {
     /// Bundles from code; with one of them, none is read from a service that isn't configured.
     pub(super) sources: Vec<(Arc<str>, Arc<dyn Source>)>,
     pub(super) plugins: Vec<Arc<dyn Plugin>>,
+    pub(super) credentials: Registry,
     pub(super) permit_dry_run: bool,
     pub(super) require_signed: bool,
 }
@@ -114,7 +115,8 @@ impl Blueprint {
     }
 
     fn service(&self, config: &ServiceConfig) -> Result<Service, ConfigError> {
-        Service::new(config, &self.parts.clients).map_err(|error| {
+        let Parts { given, clients, .. } = &*self.parts;
+        Service::new(config, clients, &given.credentials).map_err(|error| {
             let text = format!("services.{}: {error}", config.name);
             ConfigError::new(ConfigErrorKind::Invalid, text)
         })

@@ -20,6 +20,7 @@ use crate::engine::{
 };
 use crate::instance::Shared;
 use crate::plugin::Plugin;
+use crate::service::Credentials;
 
 /// How long an evaluation may run on the caller's thread.
 const SLICE: Duration = Duration::from_micros(100);
@@ -86,6 +87,14 @@ impl ManagerBuilder {
     /// Registers a plugin: it runs beside every instance.
     pub fn plugin(mut self, plugin: impl Plugin) -> Self {
         self.given.plugins.push(Arc::new(plugin));
+        self
+    }
+
+    /// Registers credentials that `services.*.credentials.plugin` can name. Of two of the same
+    /// name the later one counts.
+    pub fn credentials(mut self, name: impl Into<String>, credentials: impl Credentials) -> Self {
+        let credentials = Arc::new(credentials);
+        self.given.credentials.insert(name.into(), credentials);
         self
     }
 

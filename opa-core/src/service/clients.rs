@@ -1,11 +1,14 @@
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::ServiceError;
-use crate::config::ServiceConfig;
+use super::client_tls::Rotating;
+use crate::config::{ClientTlsConfig, CredentialsConfig, ServiceConfig};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -13,58 +16,207 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unused connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The HTTP clients of a manager: one for each distinct way of TLS, however many apps use it.
+/// The HTTP clients of a manager: one for each distinct identity, however many apps use it. One
+/// that no app uses any more goes.
 #[derive(Default)]
-pub(crate) struct Clients(Mutex<HashMap<Tls, reqwest::Client>>);
+pub(crate) struct Clients(Mutex<HashMap<Identity, Weak<Client>>>);
 
+/// All that decides whether two services may share connections.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    tls: Tls,
+    client_tls: Option<ClientTlsConfig>,
+}
+
+/// How the server is reached and checked.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Tls {
     ca_cert: Option<PathBuf>,
     system_ca_required: bool,
     insecure: bool,
+    /// No proxy of the environment is asked.
+    direct: bool,
+}
+
+/// A client, shared by apps.
+pub(super) enum Client {
+    /// It stays as it is.
+    Fixed(reqwest::Client),
+    /// It has a certificate of its own, which may be replaced.
+    Rotating(Rotating),
+}
+
+/// Makes clients that differ in their own certificate only.
+pub(super) struct Maker {
+    tls: Tls,
+    authorities: Vec<reqwest::Certificate>,
 }
 
 impl Clients {
-    pub(super) fn get(&self, config: &ServiceConfig) -> Result<reqwest::Client, ServiceError> {
-        let tls = Tls {
-            ca_cert: config.tls.ca_cert.clone(),
-            system_ca_required: config.tls.system_ca_required,
-            insecure: config.allow_insecure_tls,
-        };
+    pub(super) fn get(&self, config: &ServiceConfig) -> Result<Arc<Client>, ServiceError> {
+        let identity = Identity::of(config);
         let mut clients = self.0.lock();
-        if let Some(client) = clients.get(&tls) {
-            return Ok(client.clone());
+        if let Some(client) = clients.get(&identity).and_then(Weak::upgrade) {
+            return Ok(client);
         }
-        let client = tls.client()?;
-        clients.insert(tls, client.clone());
+        let client = Arc::new(identity.client()?);
+        if clients.len() == clients.capacity() {
+            // It would grow: first what no app uses any more goes, since paths can name apps.
+            clients.retain(|_, client| client.strong_count() > 0);
+        }
+        clients.insert(identity, Arc::downgrade(&client));
         Ok(client)
     }
 }
 
+impl Identity {
+    fn of(config: &ServiceConfig) -> Self {
+        let url = reqwest::Url::parse(&config.url).ok();
+        let is_https = url.as_ref().is_some_and(|url| url.scheme() == "https");
+        let host = url.as_ref().and_then(reqwest::Url::host_str);
+        Self {
+            tls: Tls {
+                ca_cert: config.tls.ca_cert.clone(),
+                system_ca_required: config.tls.system_ca_required,
+                // As in OPA, no leave for what a redirect to `https` leads to.
+                insecure: config.allow_insecure_tls && is_https,
+                direct: host.is_some_and(is_this_host),
+            },
+            client_tls: match &config.credentials {
+                CredentialsConfig::ClientTls(client_tls) => Some(client_tls.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    fn client(&self) -> Result<Client, ServiceError> {
+        let authorities = self.tls.authorities()?;
+        let maker = Maker {
+            tls: self.tls.clone(),
+            authorities,
+        };
+        Ok(match &self.client_tls {
+            None => Client::Fixed(maker.client(None)?),
+            Some(client_tls) => Client::Rotating(Rotating::new(client_tls.clone(), maker)),
+        })
+    }
+}
+
+/// Go's programs, and so OPA, never ask a proxy for their own host.
+fn is_this_host(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 impl Tls {
-    fn client(&self) -> Result<reqwest::Client, ServiceError> {
+    fn authorities(&self) -> Result<Vec<reqwest::Certificate>, ServiceError> {
+        let Some(path) = &self.ca_cert else {
+            return Ok(Vec::new());
+        };
+        let named = |problem: String| {
+            ServiceError::text(format!("ca_cert `{}`: {problem}", path.display()))
+        };
+        let pem = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+        let authorities =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| named(e.to_string()))?;
+        if authorities.is_empty() {
+            // OPA's words.
+            let problem = "unable to parse and append CA certificate to certificate pool";
+            return Err(named(problem.into()));
+        }
+        Ok(authorities)
+    }
+}
+
+impl Client {
+    /// The client for a request that is sent now.
+    ///
+    /// # Errors
+    /// When its certificate could never be read.
+    pub(super) async fn current(&self) -> Result<reqwest::Client, ServiceError> {
+        match self {
+            Self::Fixed(client) => Ok(client.clone()),
+            Self::Rotating(rotating) => rotating.current().await,
+        }
+    }
+}
+
+impl Maker {
+    pub(super) fn client(
+        &self,
+        identity: Option<reqwest::Identity>,
+    ) -> Result<reqwest::Client, ServiceError> {
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .tls_danger_accept_invalid_certs(self.insecure);
-        if let Some(path) = &self.ca_cert {
-            let named = |problem: String| {
-                ServiceError::text(format!("ca_cert `{}`: {problem}", path.display()))
-            };
-            let pem = std::fs::read(path).map_err(|error| named(error.to_string()))?;
-            let authorities =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| named(e.to_string()))?;
-            if authorities.is_empty() {
-                // OPA's words.
-                let problem = "unable to parse and append CA certificate to certificate pool";
-                return Err(named(problem.into()));
-            }
-            client = if self.system_ca_required {
+            .tls_version_min(reqwest::tls::Version::TLS_1_2)
+            .tls_danger_accept_invalid_certs(self.tls.insecure);
+        if self.tls.direct {
+            client = client.no_proxy();
+        }
+        if self.tls.ca_cert.is_some() {
+            let authorities = self.authorities.iter().cloned();
+            client = if self.tls.system_ca_required {
                 client.tls_certs_merge(authorities)
             } else {
                 client.tls_certs_only(authorities)
             };
         }
+        if let Some(identity) = identity {
+            client = client.identity(identity);
+        }
         client.build().map_err(ServiceError::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::config;
+
+    fn services(text: &str) -> Vec<ServiceConfig> {
+        config(&format!("services: {text}")).services
+    }
+
+    #[test]
+    fn equal_identities_share_a_client_and_one_that_is_unused_goes() {
+        let clients = Clients::default();
+        let all = services(
+            "{a: {url: 'https://a.test'}, b: {url: 'https://b.test'}, \
+             c: {url: 'https://c.test', allow_insecure_tls: true}, \
+             d: {url: 'https://d.test', credentials: {client_tls: {cert: c, private_key: k}}}, \
+             e: {url: 'https://e.test', credentials: {client_tls: {cert: c, private_key: l}}}}",
+        );
+        let held: Vec<_> = all.iter().map(|one| clients.get(one).unwrap()).collect();
+        assert!(Arc::ptr_eq(&held[0], &held[1]));
+        for (a, b) in [(0, 2), (0, 3), (2, 3), (3, 4)] {
+            assert!(!Arc::ptr_eq(&held[a], &held[b]), "{a} {b}");
+        }
+        drop(held);
+        assert!(clients.0.lock().values().all(|one| one.strong_count() == 0));
+    }
+
+    #[test]
+    fn any_certificate_is_accepted_over_https_only() {
+        let all = services(
+            "{a: {url: 'https://a.test', allow_insecure_tls: true}, \
+             b: {url: 'http://a.test', allow_insecure_tls: true}}",
+        );
+        let insecure: Vec<_> = all.iter().map(|s| Identity::of(s).tls.insecure).collect();
+        assert_eq!(insecure, [true, false]);
+    }
+
+    #[test]
+    fn this_host_is_reached_without_a_proxy() {
+        for (url, direct) in [
+            ("http://localhost:1", true),
+            ("http://127.8.0.1", true),
+            ("http://[::1]:8080/x", true),
+            ("http://0.0.0.0", false),
+            ("http://localhost.test", false),
+        ] {
+            let service = services(&format!("{{a: {{url: '{url}'}}}}")).remove(0);
+            assert_eq!(Identity::of(&service).tls.direct, direct, "{url}");
+        }
     }
 }

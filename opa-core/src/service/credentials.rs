@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -8,25 +9,104 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
+use super::ServiceError;
 use crate::config::{BearerConfig, BearerToken, CredentialsConfig};
 
 /// A boxed future of [`Credentials::authorize`].
-pub(super) type CredentialsFuture<'a> =
+pub type CredentialsFuture<'a> =
     Pin<Box<dyn Future<Output = Result<(), CredentialsError>> + Send + 'a>>;
 
 /// What proves to a service who sends a request.
-pub(super) trait Credentials: Send + Sync + 'static {
-    /// Adds the proof to a request, right before it is sent.
+///
+/// A program registers its own with
+/// [`ManagerBuilder::credentials`](crate::ManagerBuilder::credentials); a configuration names it
+/// in `services.*.credentials.plugin`, as that of an OPA with a custom plugin does. Headers of
+/// `services.*.headers` are there before it is asked. A closure that only adds what it has at hand
+/// is credentials, too.
+///
+/// An error or a panic of it fails the request alone: the bundle keeps its last good state, the
+/// status says why, and it is tried again. It may take 30 s.
+///
+/// ```
+/// use http::HeaderValue;
+/// use http::request::Parts;
+/// use opa_core::Manager;
+/// use opa_core::service::{Credentials, CredentialsError, CredentialsFuture};
+///
+/// /// Tokens that are asked for when they are needed.
+/// struct Vault;
+///
+/// impl Vault {
+///     async fn token(&self) -> Result<String, std::io::Error> {
+///         Ok("t0k3n".to_owned())
+///     }
+/// }
+///
+/// impl Credentials for Vault {
+///     fn authorize<'a>(&'a self, request: &'a mut Parts) -> CredentialsFuture<'a> {
+///         Box::pin(async move {
+///             let token = self.token().await;
+///             let token = token.map_err(|error| CredentialsError::new(error.to_string()))?;
+///             let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+///                 .map_err(|_| CredentialsError::new("the token is no header value"))?;
+///             value.set_sensitive(true);
+///             request.headers.insert("authorization", value);
+///             Ok(())
+///         })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), opa_core::config::ConfigError> {
+/// let configuration = "\
+///     services:
+///       control: {url: 'https://control.example.com', credentials: {plugin: vault}}
+///       other: {url: 'https://other.example.com', credentials: {plugin: team}}";
+/// let manager = Manager::builder()
+///     .config_yaml(configuration)
+///     .credentials("vault", Vault)
+///     .credentials("team", |request: &mut Parts| {
+///         request.headers.insert("x-team", HeaderValue::from_static("red"));
+///         Ok(())
+///     })
+///     .build()?;
+/// # drop(manager);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Credentials: Send + Sync + 'static {
+    /// Adds the proof to a request, right before it is sent. Bodies are not shown.
+    ///
+    /// # Errors
+    /// Why there is no proof; the request is then not sent.
     fn authorize<'a>(&'a self, request: &'a mut Parts) -> CredentialsFuture<'a>;
 }
 
+impl<F> Credentials for F
+where
+    F: Fn(&mut Parts) -> Result<(), CredentialsError> + Send + Sync + 'static,
+{
+    fn authorize<'a>(&'a self, request: &'a mut Parts) -> CredentialsFuture<'a> {
+        Box::pin(std::future::ready(self(request)))
+    }
+}
+
+impl fmt::Debug for dyn Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<credentials>")
+    }
+}
+
+/// The credentials that a program gives, by name.
+pub(crate) type Registry = HashMap<String, Arc<dyn Credentials>>;
+
 /// Why there is no proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CredentialsError(String);
+pub struct CredentialsError(String);
 
 impl CredentialsError {
-    /// An error with a text that carries no secret.
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    /// An error with a text, which must carry no secret: logs and status show it.
+    pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
@@ -39,10 +119,21 @@ impl fmt::Display for CredentialsError {
 
 impl std::error::Error for CredentialsError {}
 
-pub(super) fn from_config(config: &CredentialsConfig) -> Arc<dyn Credentials> {
+pub(super) fn from_config(
+    config: &CredentialsConfig,
+    registry: &Registry,
+) -> Result<Arc<dyn Credentials>, ServiceError> {
     match config {
-        CredentialsConfig::None => Arc::new(Anonymous),
-        CredentialsConfig::Bearer(bearer) => Arc::new(Bearer(bearer.clone())),
+        // A client certificate is shown by the connection.
+        CredentialsConfig::None | CredentialsConfig::ClientTls(_) => Ok(Arc::new(Anonymous)),
+        CredentialsConfig::Bearer(bearer) => Ok(Arc::new(Bearer(bearer.clone()))),
+        CredentialsConfig::Plugin(name) => match registry.get(name) {
+            Some(credentials) => Ok(Arc::clone(credentials)),
+            // OPA's words.
+            None => Err(ServiceError::text(format!(
+                "auth plugin {name:?} not found"
+            ))),
+        },
     }
 }
 
@@ -96,7 +187,8 @@ mod tests {
     async fn sent(token: BearerToken) -> Result<String, CredentialsError> {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let config = bearer(token);
-        from_config(&config).authorize(&mut parts).await?;
+        let credentials = from_config(&config, &Registry::default()).unwrap();
+        credentials.authorize(&mut parts).await?;
         Ok(parts.headers[AUTHORIZATION].to_str().unwrap().to_owned())
     }
 

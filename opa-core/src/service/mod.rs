@@ -1,22 +1,35 @@
 //! The services of a control plane: where bundles come from.
 //!
-//! Clients, and so connections, are shared by all apps whose services have the same TLS settings;
-//! what differs by app (headers, credentials) is added to each request.
+//! Clients, and so connections, are shared by all apps whose services have the same TLS settings
+//! and client certificate; what differs by app (headers, other credentials) is added to each
+//! request. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`), for
+//! other hosts than this one.
+//!
+//! A program's own way to prove who it is implements [`Credentials`].
 
+mod client_tls;
 mod clients;
 mod credentials;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use clients::Client;
 pub(crate) use clients::Clients;
-use credentials::Credentials;
+pub(crate) use credentials::Registry;
+pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
 
 use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
+
+/// How long credentials may take.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A service and the client that reaches it.
 pub(crate) struct Service {
@@ -25,19 +38,24 @@ pub(crate) struct Service {
     headers: Vec<(HeaderName, HeaderValue)>,
     header_timeout: Option<Duration>,
     credentials: Arc<dyn Credentials>,
-    client: reqwest::Client,
+    client: Arc<Client>,
 }
 
 impl Service {
     /// # Errors
-    /// When the TLS settings name a file that can't be used.
-    pub(crate) fn new(config: &ServiceConfig, clients: &Clients) -> Result<Self, ServiceError> {
+    /// When the TLS settings name a file that can't be used, or the credentials a plugin that
+    /// isn't there.
+    pub(crate) fn new(
+        config: &ServiceConfig,
+        clients: &Clients,
+        registry: &Registry,
+    ) -> Result<Self, ServiceError> {
         Ok(Self {
             name: config.name.clone(),
             url: config.url.clone(),
             headers: config.headers.clone(),
             header_timeout: config.response_header_timeout,
-            credentials: credentials::from_config(&config.credentials),
+            credentials: credentials::from_config(&config.credentials, registry)?,
             client: clients.get(config)?,
         })
     }
@@ -63,13 +81,10 @@ impl Service {
             all.extend(headers);
         }
         let (mut parts, ()) = request.body(()).map_err(ServiceError::new)?.into_parts();
-        self.credentials
-            .authorize(&mut parts)
-            .await
-            .map_err(ServiceError::new)?;
+        self.authorize(&mut parts).await?;
         let request = http::Request::from_parts(parts, Vec::new());
         let request = reqwest::Request::try_from(request).map_err(ServiceError::new)?;
-        let response = self.client.execute(request);
+        let response = self.client.current().await?.execute(request);
         let response = match self.header_timeout {
             None => response.await,
             Some(timeout) => match tokio::time::timeout(timeout + pending, response).await {
@@ -80,6 +95,18 @@ impl Service {
             },
         };
         response.map_err(|error| ServiceError::new(error.without_url()))
+    }
+
+    /// A panic of the user's code, also one before its first await, is an error like others, and
+    /// its waiting has an end: a poll holds room that other apps need.
+    async fn authorize(&self, parts: &mut Parts) -> Result<(), ServiceError> {
+        let authorizing = async { self.credentials.authorize(parts).await };
+        let authorizing = AssertUnwindSafe(authorizing).catch_unwind();
+        match tokio::time::timeout(CREDENTIALS_TIMEOUT, authorizing).await {
+            Ok(Ok(authorized)) => authorized.map_err(ServiceError::new),
+            Ok(Err(_)) => Err(ServiceError::text("credentials: a panic ended the attempt")),
+            Err(_) => Err(ServiceError::text("credentials: timeout")),
+        }
     }
 }
 
@@ -143,6 +170,27 @@ impl std::error::Error for ServiceError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::testing::config;
+
+    struct Stuck;
+
+    impl Credentials for Stuck {
+        fn authorize<'a>(&'a self, _: &'a mut Parts) -> CredentialsFuture<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_never_come_are_not_waited_for() {
+        let text = "services: {a: {url: 'http://a.test', credentials: {plugin: stuck}}}";
+        let config = config(text).services.remove(0);
+        let stuck: Arc<dyn Credentials> = Arc::new(Stuck);
+        let registry = Registry::from([("stuck".to_owned(), stuck)]);
+        let service = Service::new(&config, &Clients::default(), &registry).unwrap();
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        let error = service.authorize(&mut parts).await.unwrap_err();
+        assert_eq!(error.to_string(), "credentials: timeout");
+    }
 
     #[test]
     fn the_user_agent_is_opas() {

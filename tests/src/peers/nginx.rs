@@ -31,6 +31,20 @@ impl Nginx {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// As [`serve_with`](Nginx::serve_with), over TLS as well: see [`RunningNginx::secure_url`].
+    pub async fn serve_tls(&self, root: &Path, directives: &str) -> RunningNginx {
+        let attempt = async || {
+            let secure = Port::reserve().expect("a port of loopback can be reserved");
+            let listen = format!("listen {} ssl;\n    {directives}", secure.address());
+            let mut running = self.attempt(root, &listen).await?;
+            running.secure = Some(secure);
+            Ok(running)
+        };
+        process::start(attempt)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
     async fn attempt(&self, root: &Path, directives: &str) -> Result<RunningNginx, StartError> {
         let port = Port::reserve().expect("a port of loopback can be reserved");
         let mut process = Process::spawn("nginx", |folder| {
@@ -49,7 +63,11 @@ impl Nginx {
         })?;
         let probe = async || http_client::get(port.address(), "/").await.ok();
         process.until("answering", probe).await?;
-        Ok(RunningNginx { process, port })
+        Ok(RunningNginx {
+            process,
+            port,
+            secure: None,
+        })
     }
 }
 
@@ -58,6 +76,7 @@ impl Nginx {
 pub struct RunningNginx {
     process: Process,
     port: Port,
+    secure: Option<Port>,
 }
 
 impl RunningNginx {
@@ -69,6 +88,12 @@ impl RunningNginx {
     /// Its URL, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
+    }
+
+    /// Its URL for TLS, without a slash at the end.
+    pub fn secure_url(&self) -> String {
+        let secure = self.secure.as_ref().expect("it serves TLS");
+        format!("https://{}", secure.address())
     }
 
     /// The lines of its access log so far: `<method> <target> <status> "<If-None-Match>"`.
