@@ -179,6 +179,10 @@ impl Question {
             .saturating_sub(self.started);
         if withholds {
             event.input = EventInput::Withheld;
+            // The text of an error can carry values of the input: only its code stays.
+            if let Some(error) = &mut event.error {
+                error.message = "withheld".into();
+            }
             let why = "the policy defines data.system.log, which this version does not evaluate";
             event.custom.push(("withheld", Value::from(why)));
         } else {

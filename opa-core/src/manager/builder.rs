@@ -105,7 +105,7 @@ impl ManagerBuilder {
         self
     }
 
-    /// Gives every app the bundle `bundle` of `modules` and `data`.
+    /// Gives every app the bundle `bundle` of `modules`, all of one version of Rego, and `data`.
     ///
     /// # Errors
     /// When the bundle can't be written: a module or the data makes no bundle.
@@ -121,8 +121,14 @@ impl ManagerBuilder {
             )
         };
         let mut bundle = BundleWriter::new().data("", &data).map_err(invalid)?;
+        let mut version = None;
         for module in modules {
+            if *version.get_or_insert(module.version()) != module.version() {
+                let text = "bundle in memory: its modules are of two versions of Rego";
+                return Err(ConfigError::new(ConfigErrorKind::Invalid, text));
+            }
             bundle = bundle
+                .rego_version(module.version())
                 .module(module.id(), module.source())
                 .map_err(invalid)?;
         }

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use opa_core::engine::{
         Bound, CompileError, CompileErrors, CompileOptions, Engine, Entrypoint, EntrypointPath,
-        EvalContext, InputPaths, ModuleSet, Outcome, Policy, Scheduling,
+        EvalContext, EvalError, InputPaths, ModuleSet, Outcome, Policy, Scheduling,
     };
     use opa_core::{Manager, Reason, Value};
     use std::time::Duration;
@@ -232,10 +232,14 @@ mod tests {
             Ok(Entrypoint::new(path.clone(), InputPaths::all(), ()))
         }
         fn eval(&self, _: &Entrypoint, input: &Value, _: &mut EvalContext) -> Outcome {
-            if input.is_null() {
-                Outcome::Undefined
-            } else {
-                Outcome::Value(input.clone())
+            match input.as_str() {
+                _ if input.is_null() => Outcome::Undefined,
+                // As errors of built-ins, it tells what it was given.
+                Some("fail secret") => {
+                    let text = format!("bad operand {input}");
+                    Outcome::Error(EvalError::new(EvalError::BUILTIN, text))
+                }
+                _ => Outcome::Value(input.clone()),
             }
         }
     }
@@ -325,10 +329,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_policy_on_logs_withholds_input_and_result() {
-        let events = logged("package system.log", CONSOLE, &[Value::from("secret")]).await;
-        assert!(!events[0].to_json().contains("secret"), "{}", events[0]);
-        assert!(events[0].at(&["custom", "withheld"]).is_some());
+    async fn a_policy_on_logs_withholds_input_result_and_the_text_of_errors() {
+        let inputs = [Value::from("secret"), Value::from("fail secret")];
+        let events = logged("package system.log", CONSOLE, &inputs).await;
+        for event in &events {
+            assert!(!event.to_json().contains("secret"), "{event}");
+            assert!(event.at(&["custom", "withheld"]).is_some());
+        }
+        let code = events[1].at(&["error", "code"]).and_then(Value::as_str);
+        assert_eq!(code, Some(EvalError::BUILTIN));
     }
 
     #[tokio::test]

@@ -181,3 +181,34 @@ async fn a_panic_of_a_source_hurts_only_its_apps() {
         "{error}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn modules_in_memory_keep_their_version_of_rego() {
+    use crate::RegoVersion;
+    use crate::engine::Module;
+    let module = |id, version| Module::new(id, "package a", version);
+    let in_memory = |modules: Vec<Module>| {
+        let builder = Manager::builder().engine(Scripted::data()).blocking_pools();
+        builder.in_memory(modules, Value::empty_object())
+    };
+    let mixed = vec![
+        module("a.rego", RegoVersion::V0),
+        module("b.rego", RegoVersion::V1),
+    ];
+    assert!(in_memory(mixed).is_err());
+    for (version, source) in [
+        (RegoVersion::V0, "package a\nb = true { input.x }"),
+        (RegoVersion::V1, "package a\nb if input.x"),
+    ] {
+        let modules = [Module::new("a.rego", source, version)];
+        let manager = Manager::builder().blocking_pools();
+        #[cfg(not(feature = "regorus"))]
+        let manager = manager.engine(Scripted::data());
+        let manager = manager
+            .in_memory(modules, Value::empty_object())
+            .unwrap()
+            .build()
+            .unwrap();
+        manager.app("shop").unwrap().ready(LONG).await.unwrap();
+    }
+}
