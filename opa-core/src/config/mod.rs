@@ -137,5 +137,5 @@ pub use load::{Config, PersistenceDirectory};
 pub use polling::PollingConfig;
 pub use reader::Reader;
 pub use section::Section;
-pub use service::{ServerTlsConfig, ServiceConfig};
+pub use service::{ServerTlsConfig, ServiceConfig, ServiceKind};
 pub use template::Template;

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -155,6 +157,11 @@ impl Credentials for Bearer {
                 BearerToken::Value(token) => token.expose().to_owned(),
                 BearerToken::File(path) => read_token(path).await?,
             };
+            let token = if self.0.encode {
+                BASE64.encode(token)
+            } else {
+                token
+            };
             let header = HeaderValue::try_from(format!("{} {token}", self.0.scheme));
             let mut header =
                 header.map_err(|_| CredentialsError::new("the bearer token is no header value"))?;
@@ -196,6 +203,7 @@ mod tests {
         CredentialsConfig::Bearer(BearerConfig {
             token,
             scheme: "Bearer".into(),
+            encode: false,
         })
     }
 

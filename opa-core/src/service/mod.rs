@@ -10,6 +10,7 @@
 mod client_tls;
 mod clients;
 mod credentials;
+mod remote;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +25,7 @@ use clients::Client;
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
 pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+pub(crate) use remote::Proof;
 
 use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
@@ -60,6 +62,11 @@ impl Service {
         })
     }
 
+    /// The URL of the configuration.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Asks for `path` below the service's URL and waits for the response's headers, `pending`
     /// longer than the service's timeout.
     ///
@@ -82,6 +89,15 @@ impl Service {
         }
         let (mut parts, ()) = request.body(()).map_err(ServiceError::new)?.into_parts();
         self.authorize(&mut parts).await?;
+        self.execute(parts, pending).await
+    }
+
+    /// Sends a request that is ready, and waits for the response's headers.
+    async fn execute(
+        &self,
+        parts: Parts,
+        pending: Duration,
+    ) -> Result<reqwest::Response, ServiceError> {
         let request = http::Request::from_parts(parts, Vec::new());
         let request = reqwest::Request::try_from(request).map_err(ServiceError::new)?;
         let response = self.client.current().await?.execute(request);

@@ -24,6 +24,7 @@ mod body;
 mod file;
 mod http;
 mod memory;
+mod oci;
 
 use std::fmt;
 use std::future::Future;
@@ -35,6 +36,7 @@ pub use body::{Body, ByteStream};
 pub use file::File;
 pub(crate) use http::HttpSource;
 pub use memory::Memory;
+pub(crate) use oci::{OciSource, Reference};
 
 /// A boxed future of [`Source::fetch`].
 pub type SourceFuture<'a> =
@@ -143,6 +145,12 @@ impl SourceError {
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
+        self
+    }
+
+    /// Says first what the error is about.
+    fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 
