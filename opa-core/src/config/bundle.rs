@@ -106,8 +106,24 @@ impl BundleConfig {
             size_limit_bytes: read_size_limit(&mut reader)?,
             signing,
         };
+        if bundle.polling.long_polling_timeout.is_some() && bundle.is_of_registry(services) {
+            warnings.push(field.warning(NO_LONG_POLLING));
+        }
         warnings.extend(reader.finish()?);
         Ok(bundle)
+    }
+}
+
+const NO_LONG_POLLING: &str =
+    "polling.long_polling_timeout_seconds has no effect: registries do not wait for news";
+
+impl BundleConfig {
+    fn is_of_registry(&self, services: &[ServiceConfig]) -> bool {
+        let BundleSource::Service { service, .. } = &self.source else {
+            return false;
+        };
+        let mut registries = services.iter().filter(|one| one.kind == ServiceKind::Oci);
+        registries.any(|one| one.name == *service)
     }
 }
 
@@ -340,6 +356,9 @@ mod tests {
             .bundles
             .remove(0);
         assert_eq!(bundle.source, from("r", "r.test/acme/authz:1.0"));
+        let polling = "polling: {long_polling_timeout_seconds: 1}";
+        let long_polling = with(&format!("{{resource: 'r.test/a:1', {polling}}}"));
+        assert!(warnings(&long_polling)[0].ends_with(NO_LONG_POLLING));
         assert_eq!(
             config_error(&with("{}")).to_string(),
             "opa.yaml:2:14: bundles.x: invalid configuration for bundle \"x\": resource: expected \

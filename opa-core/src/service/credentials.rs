@@ -26,6 +26,9 @@ pub type CredentialsFuture<'a> =
 /// `services.*.headers` are there before it is asked. A closure that only adds what it has at hand
 /// is credentials, too.
 ///
+/// A registry (`type: oci`) may name another host that gives tokens: it is then asked for the
+/// request to that one, too.
+///
 /// An error or a panic of it fails the request alone: the bundle keeps its last good state, the
 /// status says why, and it is tried again. It may take 30 s.
 ///

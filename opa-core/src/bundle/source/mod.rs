@@ -1,7 +1,8 @@
 //! Where bundles come from.
 //!
 //! A [`Source`] answers raw bytes, so that digests and signatures can be checked over them. The
-//! manager's scheduler asks it again and again, with the etag of what is active.
+//! manager's scheduler asks it again and again, with the etag of what is active. Those that a
+//! configuration names are OPA's: its bundle service over HTTP, OCI registries, and files.
 //!
 //! ```
 //! use opa_core::bundle::source::{Body, Fetch, Source, SourceAnswer, SourceFuture};

@@ -2,6 +2,9 @@ use std::fmt;
 
 use crate::bundle::digest::{hex, sha256};
 
+/// How many characters of what is no digest an error repeats.
+const MAX_SHOWN: usize = 80;
+
 /// SHA-256 of a manifest or blob, by which a registry names it: `sha256:<hex>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Digest([u8; 32]);
@@ -11,9 +14,13 @@ impl Digest {
     /// When it is no SHA-256 in lower case hexadecimal. OPA's store of blobs knows no others.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let Some(digits) = text.strip_prefix("sha256:") else {
+            let text = shown(text);
             return Err(format!("unsupported digest `{text}`: expected `sha256:…`"));
         };
-        let invalid = || format!("invalid digest `{text}`: expected 64 lower case hex digits");
+        let invalid = || {
+            let text = shown(text);
+            format!("invalid digest `{text}`: expected 64 lower case hex digits")
+        };
         let mut digest = [0; 32];
         let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
         if pairs.len() != digest.len() || !rest.is_empty() {
@@ -40,6 +47,12 @@ impl Digest {
     pub(super) fn hex(&self) -> String {
         hex(&self.0)
     }
+}
+
+/// A registry may say anything, at any length.
+fn shown(text: &str) -> String {
+    let start = text.chars().take(MAX_SHOWN);
+    start.flat_map(char::escape_debug).collect()
 }
 
 fn digit(byte: u8) -> Option<u8> {
@@ -76,5 +89,15 @@ mod tests {
         ] {
             assert!(Digest::parse(&wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_a_registry_says_is_not_repeated_at_length() {
+        let error = Digest::parse(&format!("sha512:\n{}", "a".repeat(10_000))).unwrap_err();
+        assert!(
+            error.starts_with("unsupported digest `sha512:\\naaa"),
+            "{error}"
+        );
+        assert!(error.len() < 150, "{error}");
     }
 }
