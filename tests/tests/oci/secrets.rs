@@ -197,6 +197,22 @@ async fn tokens_are_asked_for_with_the_credentials_and_kept_until_they_are_refus
     until_failed(&app, "the answer is larger than 131072 bytes", None).await;
 }
 
+/// What was a token is nothing to a registry that now wants the credentials themselves.
+#[tokio::test]
+async fn a_token_that_is_refused_is_forgotten() {
+    let (registry, realm) = (registry().await, OciRegistry::start().await);
+    wants_token(&registry, &realm.url(), "t");
+    gives_token(&realm, "t");
+    let (_manager, app) = start(&config(&registry.url(), SECRETS));
+    app.ready(LONG).await.unwrap();
+    registry.gate(|seen| match seen.header("authorization") {
+        Some(BASIC) => None,
+        _ => Some(unauthorized("Basic realm=\"x\"")),
+    });
+    registry.publish("acme/authz", "1.0", &bundle("2"));
+    until_version(&app, "2").await;
+}
+
 /// Not even one with the same name as the registry's, if somebody else names it.
 #[tokio::test]
 async fn only_the_registry_itself_names_the_token_service() {
