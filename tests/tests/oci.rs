@@ -156,6 +156,9 @@ fn token() -> String {
     format!("token: '{USER}:{PASSWORD}'")
 }
 
+/// What bundles are signed with.
+const KEY: &str = "a key that both sides share";
+
 /// With the entrypoint that is the default.
 const POLICY: &str = r#"package envoy.authz
 
@@ -171,11 +174,13 @@ fn build(opa: &Opa, control: &Control, user: &str, revision: &str) {
     let data = json!({"users": [user]}).to_string();
     fs::write(sources.join("shop/data.json"), data).unwrap();
     fs::write(sources.join(".manifest"), r#"{"roots": ["envoy", "shop"]}"#).unwrap();
-    opa.build(&sources, &control.path().join("bundle.tar.gz"), revision);
+    let signed = ["--signing-key", KEY, "--signing-alg", "HS256"];
+    let arguments = [&["--revision", revision][..], &signed].concat();
+    opa.build_with(&sources, &control.path().join("bundle.tar.gz"), &arguments);
 }
 
-/// The whole way without a line of code, from a changed policy to a changed decision: `opa build`,
-/// `oras`, the registry, `serve`; and the same file in the real OPA.
+/// The whole way without a line of code, from a changed policy to a changed decision: `opa build`
+/// with a signature, `oras`, the registry, `serve`; and the same file in the real OPA.
 #[tokio::test]
 async fn serve_and_opa_follow_a_tag_with_the_same_configuration_file() {
     let (Some(opa), Some(control)) = (peers::opa(), Control::start().await) else {
@@ -186,7 +191,9 @@ async fn serve_and_opa_follow_a_tag_with_the_same_configuration_file() {
     let configuration = format!(
         "services:\n  registry:\n    url: {}\n    type: oci\n    credentials:\n      bearer: \
          {{scheme: Basic, token: '{USER}:{PASSWORD}'}}\n\
-         bundles:\n  authz: {{service: registry, resource: '{}/acme/authz:1.0', {POLLING}}}\n\
+         bundles:\n  authz: {{service: registry, resource: '{}/acme/authz:1.0', \
+         signing: {{keyid: k}}, {POLLING}}}\n\
+         keys: {{k: {{key: {KEY}, algorithm: HS256}}}}\n\
          decision_logs: {{console: true}}\n",
         control.registry.url(),
         control.registry.address(),
