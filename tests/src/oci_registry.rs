@@ -107,6 +107,11 @@ impl OciRegistry {
         self.state.seen.lock().unwrap().clone()
     }
 
+    /// As if no request had come so far.
+    pub fn forget(&self) {
+        self.state.seen.lock().unwrap().clear();
+    }
+
     /// How many requests so far had a path that contains `text`.
     pub fn count(&self, method: &Method, text: &str) -> usize {
         let seen = self.seen();

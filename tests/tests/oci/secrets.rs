@@ -197,6 +197,39 @@ async fn tokens_are_asked_for_with_the_credentials_and_kept_until_they_are_refus
     until_failed(&app, "the answer is larger than 131072 bytes", None).await;
 }
 
+/// The real one has the same proof for the registry and for the token service, and gets in.
+#[tokio::test]
+async fn opa_shows_the_same_credentials_in_the_same_places() {
+    let Some(opa) = peers::opa() else { return };
+    let (registry, realm) = (registry().await, OciRegistry::start().await);
+    // It copies the whole image.
+    registry.blob("acme/authz", b"{}", "{}");
+    wants_token(&registry, &realm.url(), "t");
+    gives_token(&realm, "t");
+    let shown = || {
+        let of = |one: &OciRegistry| {
+            let seen = one.seen();
+            let first = seen.first().unwrap();
+            let proof = first.header("authorization").unwrap().to_owned();
+            (first.method.clone(), proof)
+        };
+        (of(&registry), of(&realm))
+    };
+    let configuration = config(&registry.url(), SECRETS);
+    let running = opa.serve(&configuration).await;
+    assert_eq!(
+        running.decide("version", &json!({})).await,
+        Some(json!("1"))
+    );
+    let theirs = shown();
+    drop(running);
+    registry.forget();
+    realm.forget();
+    let (_manager, app) = start(&configuration);
+    app.ready(LONG).await.unwrap();
+    assert_eq!(shown(), theirs);
+}
+
 /// What was a token is nothing to a registry that now wants the credentials themselves.
 #[tokio::test]
 async fn a_token_that_is_refused_is_forgotten() {
