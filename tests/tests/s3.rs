@@ -159,6 +159,7 @@ async fn keys_may_have_any_characters(server: &RunningS3) {
             "100%25/(a)~'!$&,;=:@*.tar.gz",
             "100%25/%28a%29~%27%21%24%26%2C%3B%3D%3A%40%2A.tar.gz",
         ),
+        ("back\\slash.tar.gz", "back%5Cslash.tar.gz"),
         ("percent%2541.tar.gz", "percent%2541.tar.gz"),
         (
             "[a]{b}|c^d`\"<>.tar.gz",

@@ -1,11 +1,12 @@
-//! Where redirects lead, and what another server sees of a service's secrets.
+//! Where redirects lead, what another server sees of a service's secrets, and when it is.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use http::request::Parts;
 use opa_core::bundle::BundleWriter;
 use opa_core::config::EnvPolicy;
+use opa_core::engine::Clock;
 use opa_core::{App, Manager, ManagerBuilder, Value};
 use tests::bundle_server::{Answer, BundleServer, Request};
 use tests::scripted::Scripted;
@@ -136,6 +137,29 @@ async fn the_service_itself_sees_a_signature_of_what_is_asked_then() {
     };
     assert_ne!(signature(&requests[0]), signature(&requests[1]));
     assert_eq!(requests[1].header("x-amz-security-token"), Some("t0k3n"));
+}
+
+#[derive(Debug)]
+struct In2013;
+
+impl Clock for In2013 {
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_369_353_600)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn a_signature_is_of_the_managers_time() {
+    let service = BundleServer::start().await;
+    service.answer("/bucket/k", bundle());
+    let manager = builder(&service, S3).clock(In2013).build().unwrap();
+    ready(&manager).await;
+    let request = &service.requests()[0];
+    assert_eq!(request.header("x-amz-date"), Some("20130524T000000Z"));
 }
 
 /// Otherwise another server could choose what the service's credentials are used for.

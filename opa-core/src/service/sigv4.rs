@@ -486,4 +486,39 @@ mod tests {
             "credentials: AWS_REGION of the environment is not UTF-8"
         );
     }
+
+    /// Sees what the signer would tell.
+    #[derive(Default)]
+    struct Listener(std::sync::atomic::AtomicUsize);
+
+    impl tracing::Subscriber for Listener {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn headers_are_not_traced() {
+        let listener = Arc::new(Listener::default());
+        let heard = || listener.0.load(std::sync::atomic::Ordering::Relaxed);
+        with_default(Arc::clone(&listener), || {
+            signed("https://b.test/k", &[("x-secret", "s3cr3t")]);
+            assert_eq!(heard(), 0);
+            tracing::trace!("heard");
+        });
+        assert_eq!(heard(), 1);
+    }
 }
