@@ -167,7 +167,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// The path in the one encoding that S3 makes of a key before it checks the signature. Without
-/// this `a+b` could be neither signed nor told from `a b`.
+/// this `a+b` can't be read: servers refuse OPA's signature of it, which is over `+` as it stands.
 fn s3_uri(uri: &Uri) -> Result<Uri, CredentialsError> {
     let encoded = |part| {
         let bytes: Vec<u8> = percent_decode_str(part).collect();
