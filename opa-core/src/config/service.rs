@@ -114,7 +114,7 @@ impl ServiceConfig {
             tls,
         };
         if kind == ServiceKind::Oci {
-            service.be_registry(&mut reader, warnings);
+            service.be_registry(&mut reader, warnings)?;
         }
         warnings.extend(reader.finish()?);
         Ok(service)
@@ -122,9 +122,22 @@ impl ServiceConfig {
 }
 
 impl ServiceConfig {
-    fn be_registry(&mut self, reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) {
-        if let CredentialsConfig::Bearer(bearer) = &mut self.credentials {
-            bearer.encode = true;
+    fn be_registry(
+        &mut self,
+        reader: &mut Reader<'_>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(), ConfigError> {
+        match &mut self.credentials {
+            CredentialsConfig::Bearer(bearer) => bearer.encode = true,
+            // OPA's words.
+            CredentialsConfig::S3Signing(signing) => {
+                let text = format!(
+                    "cannot use aws service {:?} with service type \"oci\"",
+                    signing.service
+                );
+                return Err(reader.error(text));
+            }
+            _ => {}
         }
         let url = reqwest::Url::parse(&self.url);
         let has_more = url.is_ok_and(|url| {
@@ -133,6 +146,7 @@ impl ServiceConfig {
         if let Some(field) = reader.field("url").filter(|_| has_more) {
             warnings.push(field.warning("only scheme, host and port of a registry's URL are used"));
         }
+        Ok(())
     }
 }
 
@@ -395,6 +409,15 @@ mod tests {
         };
         assert!(encodes("oci"));
         assert!(!encodes(""));
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn a_registry_gets_no_signatures_for_s3() {
+        let error =
+            one_error("type: oci, credentials: {s3_signing: {environment_credentials: {}}}");
+        let text = "cannot use aws service \"s3\" with service type \"oci\"";
+        assert_eq!(error.message(), text);
     }
 
     #[test]

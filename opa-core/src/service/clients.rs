@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::ServiceError;
 use super::client_tls::Rotating;
-use crate::config::{ClientTlsConfig, CredentialsConfig, ServiceConfig, ServiceKind};
+use crate::config::{ClientTlsConfig, CredentialsConfig, ServiceConfig};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,8 +36,6 @@ struct Tls {
     insecure: bool,
     /// No proxy of the environment is asked.
     direct: bool,
-    /// Redirects are followed by who asks, see `remote`.
-    leaves_redirects: bool,
 }
 
 /// A client, shared by apps.
@@ -83,7 +81,6 @@ impl Identity {
                 // As in OPA, no leave for what a redirect to `https` leads to.
                 insecure: config.allow_insecure_tls && is_https,
                 direct: host.is_some_and(is_this_host),
-                leaves_redirects: config.kind == ServiceKind::Oci,
             },
             client_tls: match &config.credentials {
                 CredentialsConfig::ClientTls(client_tls) => Some(client_tls.clone()),
@@ -152,13 +149,12 @@ impl Maker {
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
+            // The service follows them: its credentials must not.
+            .redirect(reqwest::redirect::Policy::none())
             .tls_version_min(reqwest::tls::Version::TLS_1_2)
             .tls_danger_accept_invalid_certs(self.tls.insecure);
         if self.tls.direct {
             client = client.no_proxy();
-        }
-        if self.tls.leaves_redirects {
-            client = client.redirect(reqwest::redirect::Policy::none());
         }
         if self.tls.ca_cert.is_some() {
             let authorities = self.authorities.iter().cloned();

@@ -1,14 +1,13 @@
 //! Requests to whole URLs: registries send their clients to other hosts, which must not learn what
 //! is meant for the registry alone.
 
-use http::header::{AUTHORIZATION, LOCATION, USER_AGENT};
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::{Response, Url};
 
-use super::{Service, ServiceError, user_agent};
-
-/// How many redirects are followed.
-const MAX_REDIRECTS: usize = 10;
+use super::{Service, ServiceError, target, user_agent};
 
 /// What a request says about who sends it.
 #[derive(Clone, Copy)]
@@ -30,7 +29,7 @@ impl Service {
     /// # Errors
     /// When a request can't be made, no response comes, it comes too late, or redirects lead from
     /// `https` to `http` or on and on.
-    pub(crate) async fn send(
+    pub(crate) async fn ask(
         &self,
         method: &Method,
         mut url: Url,
@@ -38,26 +37,27 @@ impl Service {
         proof: Proof<'_>,
     ) -> Result<Response, ServiceError> {
         let mut proof = Some(proof);
-        for _ in 0..=MAX_REDIRECTS {
-            let response = self.send_once(method, &url, headers, proof).await?;
+        for _ in 0..=target::MAX_REDIRECTS {
+            let request = self.proven(method, &url, headers, proof).await?;
+            let response = self.send(request, Duration::ZERO).await?;
             let Some(next) = redirected(&url, &response)? else {
                 return Ok(response);
             };
-            if next.origin() != url.origin() {
+            if !target::is_same_server(&next, &url) {
                 proof = None;
             }
             url = next;
         }
-        Err(ServiceError::text("too many redirects"))
+        Err(target::too_many())
     }
 
-    async fn send_once(
+    async fn proven(
         &self,
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
         proof: Option<Proof<'_>>,
-    ) -> Result<Response, ServiceError> {
+    ) -> Result<reqwest::Request, ServiceError> {
         let mut request = http::Request::builder()
             .method(method)
             .uri(url.as_str())
@@ -77,24 +77,19 @@ impl Service {
         if let Some(Proof::Credentials) = proof {
             self.authorize(&mut parts).await?;
         }
-        self.execute(parts, std::time::Duration::ZERO).await
+        let request = http::Request::from_parts(parts, Vec::new());
+        reqwest::Request::try_from(request).map_err(ServiceError::new)
     }
 
     fn is_origin_of(&self, url: &Url) -> bool {
-        Url::parse(&self.url).is_ok_and(|own| own.origin() == url.origin())
+        Url::parse(&self.url).is_ok_and(|own| target::is_same_server(&own, url))
     }
 }
 
 /// Where a response sends its client.
 fn redirected(from: &Url, response: &Response) -> Result<Option<Url>, ServiceError> {
-    let location = response.headers().get(LOCATION);
-    let (Some(location), 301 | 302 | 303 | 307 | 308) = (location, response.status().as_u16())
-    else {
+    let Some(mut next) = target::redirect(response)? else {
         return Ok(None);
-    };
-    let next = location.to_str().ok().and_then(|text| from.join(text).ok());
-    let Some(mut next) = next.filter(|next| matches!(next.scheme(), "http" | "https")) else {
-        return Err(ServiceError::text("a redirect leads to no HTTP URL"));
     };
     if from.scheme() == "https" && next.scheme() != "https" {
         return Err(ServiceError::text(
@@ -104,42 +99,41 @@ fn redirected(from: &Url, response: &Response) -> Result<Option<Url>, ServiceErr
     // Both are possible for any URL of these schemes.
     let _ = next.set_username("");
     let _ = next.set_password(None);
-    next.set_fragment(None);
     Ok(Some(next))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::LOCATION;
+    use reqwest::ResponseBuilderExt;
+
     use super::*;
 
-    fn leads(from: &str, status: u16, location: Option<&str>) -> Result<Option<String>, String> {
-        let mut response = http::Response::builder().status(status);
-        if let Some(location) = location {
-            response = response.header(LOCATION, location);
-        }
+    fn leads(from: &str, location: &str) -> Result<Option<String>, String> {
+        let from = Url::parse(from).unwrap();
+        let response = http::Response::builder()
+            .status(307)
+            .url(from.clone())
+            .header(LOCATION, location);
         let response = Response::from(response.body("").unwrap());
-        let next = redirected(&Url::parse(from).unwrap(), &response);
-        let next = next.map_err(|error| error.to_string())?;
+        let next = redirected(&from, &response).map_err(|error| error.to_string())?;
         Ok(next.map(String::from))
     }
 
     #[test]
     fn redirects_lead_on_but_never_to_a_weaker_scheme() {
         let from = "https://a.test/v2/x";
-        for (status, location, next) in [
-            (307, "https://b.test/y?z", "https://b.test/y?z"),
-            (302, "/y", "https://a.test/y"),
-            (308, "https://u:p@b.test/y#z", "https://b.test/y"),
+        for (location, next) in [
+            ("https://b.test/y?z", "https://b.test/y?z"),
+            ("/y", "https://a.test/y"),
+            ("https://u:p@b.test/y", "https://b.test/y"),
         ] {
-            assert_eq!(leads(from, status, Some(location)), Ok(Some(next.into())));
+            assert_eq!(leads(from, location), Ok(Some(next.into())));
         }
-        assert_eq!(leads(from, 200, Some("/y")), Ok(None));
-        assert_eq!(leads(from, 300, Some("/y")), Ok(None));
-        assert_eq!(leads(from, 302, None), Ok(None));
         for location in ["http://a.test/y", "ftp://b.test/y", "file:///y", "http://"] {
-            assert!(leads(from, 302, Some(location)).is_err(), "{location}");
+            assert!(leads(from, location).is_err(), "{location}");
         }
-        let up = leads("http://a.test/x", 302, Some("https://a.test/x"));
+        let up = leads("http://a.test/x", "https://a.test/x");
         assert_eq!(up, Ok(Some("https://a.test/x".into())));
     }
 }

@@ -132,7 +132,7 @@ async fn redirects_within_the_registry_keep_the_credentials_and_have_an_end() {
         .unwrap();
     assert_eq!(again.header("authorization"), Some(BASIC));
     registry.gate(|seen| Some(redirect(307, &seen.path)));
-    until_failed(&app, "too many redirects", None).await;
+    until_failed(&app, "stopped after 10 redirects", None).await;
 }
 
 /// A registry that wants tokens of `realm`, and takes the ones that are `valid`.

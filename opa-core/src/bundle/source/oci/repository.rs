@@ -73,7 +73,7 @@ impl Repository {
         let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
         let send = async |token: Option<&HeaderValue>| {
             let proof = token.map_or(Proof::Credentials, Proof::Header);
-            let sent = self.service.send(method, url.clone(), &headers, proof);
+            let sent = self.service.ask(method, url.clone(), &headers, proof);
             sent.await.map_err(failed)
         };
         let token = self.token.lock().clone();
@@ -102,7 +102,7 @@ impl Repository {
         let place = format!("token of `{}`", url.host_str().unwrap_or_default());
         let about = |error: SourceError| error.about(&place);
         let (get, headers) = (Method::GET, HeaderMap::new());
-        let sent = self.service.send(&get, url, &headers, Proof::Credentials);
+        let sent = self.service.ask(&get, url, &headers, Proof::Credentials);
         let response = sent.await.map_err(failed).map_err(about)?;
         if response.status() != StatusCode::OK {
             return Err(about(refusal(&response)));
