@@ -130,6 +130,25 @@ async fn nginx_serves_a_file_with_a_strong_etag_and_304() {
     );
 }
 
+#[tokio::test]
+async fn the_registry_lets_its_user_in_and_oras_has_the_version() {
+    let (Some(registry), Some(oras)) = (peers::docker_registry(), peers::oras()) else {
+        return;
+    };
+    assert!(oras.version().contains("1.3.6"), "{}", oras.version());
+    let registry = registry.serve().await;
+    let stranger = get(registry.address(), "/v2/").await.unwrap();
+    assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "bytes").unwrap();
+    oras.push(&registry, "a/b:1", folder.path(), "file", "text/plain");
+    let digest = oras.digest(&registry, "a/b:1", folder.path());
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    let manifest = "HEAD /v2/a/b/manifests/1".to_owned();
+    assert!(registry.accesses("oras/").contains(&manifest));
+    assert!(registry.accesses("OPA").is_empty());
+}
+
 #[test]
 fn envoy_has_the_version() {
     let Some(envoy) = peers::envoy() else { return };

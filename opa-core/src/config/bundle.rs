@@ -9,8 +9,9 @@ use super::keys::{KeyConfig, SigningConfig};
 use super::local_path::local_path;
 use super::polling::PollingConfig;
 use super::reader::Reader;
-use super::service::ServiceConfig;
+use super::service::{ServiceConfig, ServiceKind};
 use crate::bundle::persist;
+use crate::bundle::source::Reference;
 
 /// A bundle and where it comes from: `bundles.*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,7 +39,7 @@ pub enum BundleSource {
     Service {
         /// The name of one of [`Config::services`](super::Config::services).
         service: String,
-        /// The path below the service's URL.
+        /// The path below the service's URL, or an image reference if it is a registry.
         resource: String,
     },
     /// A local directory or archive (`file://`), loaded once.
@@ -105,8 +106,24 @@ impl BundleConfig {
             size_limit_bytes: read_size_limit(&mut reader)?,
             signing,
         };
+        if bundle.polling.long_polling_timeout.is_some() && bundle.is_of_registry(services) {
+            warnings.push(field.warning(NO_LONG_POLLING));
+        }
         warnings.extend(reader.finish()?);
         Ok(bundle)
+    }
+}
+
+const NO_LONG_POLLING: &str =
+    "polling.long_polling_timeout_seconds has no effect: registries do not wait for news";
+
+impl BundleConfig {
+    fn is_of_registry(&self, services: &[ServiceConfig]) -> bool {
+        let BundleSource::Service { service, .. } = &self.source else {
+            return false;
+        };
+        let mut registries = services.iter().filter(|one| one.kind == ServiceKind::Oci);
+        registries.any(|one| one.name == *service)
     }
 }
 
@@ -150,6 +167,11 @@ impl BundleSource {
         } else {
             resource.to_owned()
         };
+        if found.kind == ServiceKind::Oci
+            && let Err(problem) = Reference::parse(&resource)
+        {
+            return Err(about(name, reader.error(format!("resource: {problem}"))));
+        }
         Ok(Self::Service {
             service: found.name.clone(),
             resource,
@@ -321,6 +343,27 @@ mod tests {
         ] {
             assert_eq!(default_resource(name), resource, "{name}");
         }
+    }
+
+    #[test]
+    fn a_registrys_resource_is_an_image_reference() {
+        let with = |bundle: &str| {
+            format!(
+                "services: {{r: {{type: oci, url: 'https://r.test'}}}}\nbundles: {{x: {bundle}}}"
+            )
+        };
+        let bundle = config(&with("{resource: 'r.test/acme/authz:1.0'}"))
+            .bundles
+            .remove(0);
+        assert_eq!(bundle.source, from("r", "r.test/acme/authz:1.0"));
+        let polling = "polling: {long_polling_timeout_seconds: 1}";
+        let long_polling = with(&format!("{{resource: 'r.test/a:1', {polling}}}"));
+        assert!(warnings(&long_polling)[0].ends_with(NO_LONG_POLLING));
+        assert_eq!(
+            config_error(&with("{}")).to_string(),
+            "opa.yaml:2:14: bundles.x: invalid configuration for bundle \"x\": resource: expected \
+             a tag or a digest at the end of `bundles/x`"
+        );
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct BearerConfig {
     pub token: BearerToken,
     /// The word before the token; `Bearer` by default.
     pub scheme: String,
+    /// The token is sent in base64, as to a service of the type `oci`: with the scheme `Basic` it
+    /// is `user:password`.
+    pub encode: bool,
 }
 
 /// Where a bearer token comes from.
@@ -217,7 +220,11 @@ impl BearerConfig {
         }
         .to_owned();
         warnings.extend(reader.finish()?);
-        Ok(Self { token, scheme })
+        Ok(Self {
+            token,
+            scheme,
+            encode: false,
+        })
     }
 }
 

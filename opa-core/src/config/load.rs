@@ -12,7 +12,7 @@ use super::keys::{KeyConfig, read_keys};
 use super::node::Value;
 use super::reader::Reader;
 use super::section::Section;
-use super::service::{ServiceConfig, read_services};
+use super::service::{ServiceConfig, ServiceKind, read_services};
 use crate::entrypoint_path::EntrypointPath;
 
 /// The configuration of one app.
@@ -200,6 +200,13 @@ fn read_all_bundles(
 ) -> Result<Vec<BundleConfig>, ConfigError> {
     if let Some(bundles) = reader.field("bundles") {
         return read_bundles(&bundles, services, keys, warnings);
+    }
+    if services
+        .first()
+        .is_some_and(|first| first.kind == ServiceKind::Oci)
+    {
+        let wanted = "a bundle with an image reference, since the first service is a registry";
+        return Err(reader.missing("bundles", wanted));
     }
     Ok(BundleConfig::of_app(app, services).into_iter().collect())
 }

@@ -141,5 +141,5 @@ pub use polling::PollingConfig;
 pub use reader::Reader;
 pub use s3_signing::S3SigningConfig;
 pub use section::Section;
-pub use service::{ServerTlsConfig, ServiceConfig};
+pub use service::{ServerTlsConfig, ServiceConfig, ServiceKind};
 pub use template::Template;

@@ -21,6 +21,8 @@ use super::reader::Reader;
 pub struct ServiceConfig {
     /// The name that `bundles.*.service` and others refer to.
     pub name: String,
+    /// What it is.
+    pub kind: ServiceKind,
     /// The base URL, `http` or `https`, without a trailing `/`.
     pub url: String,
     /// Headers for every request, sorted by name. Their values are marked sensitive.
@@ -34,6 +36,17 @@ pub struct ServiceConfig {
     pub tls: ServerTlsConfig,
     /// What proves the sender.
     pub credentials: CredentialsConfig,
+}
+
+/// What a service is: `services.*.type`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ServiceKind {
+    /// OPA's bundle service: paths below its URL.
+    #[default]
+    Http,
+    /// `oci`: a registry, whose `resource` is an image reference, `host/repository:tag` or
+    /// `host/repository@sha256:…`. Of its URL only scheme, host and port count.
+    Oci,
 }
 
 /// How a service's certificate is checked: `services.*.tls`.
@@ -82,12 +95,13 @@ impl ServiceConfig {
     ) -> Result<Self, ConfigError> {
         let mut reader = field.reader()?;
         let inner_name = reader.string("name")?.unwrap_or_default();
-        read_type(&mut reader)?;
+        let kind = read_type(&mut reader)?;
         let mut tls = match reader.object("tls")? {
             Some(tls) => ServerTlsConfig::read(tls, warnings)?,
             None => ServerTlsConfig::default(),
         };
-        let service = Self {
+        let mut service = Self {
+            kind,
             name: key.unwrap_or(inner_name).to_owned(),
             url: read_url(&mut reader)?,
             headers: read_headers(&mut reader)?,
@@ -99,8 +113,40 @@ impl ServiceConfig {
             },
             tls,
         };
+        if kind == ServiceKind::Oci {
+            service.be_registry(&mut reader, warnings)?;
+        }
         warnings.extend(reader.finish()?);
         Ok(service)
+    }
+}
+
+impl ServiceConfig {
+    fn be_registry(
+        &mut self,
+        reader: &mut Reader<'_>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(), ConfigError> {
+        match &mut self.credentials {
+            CredentialsConfig::Bearer(bearer) => bearer.encode = true,
+            // OPA's words.
+            CredentialsConfig::S3Signing(signing) => {
+                let text = format!(
+                    "cannot use aws service {:?} with service type \"oci\"",
+                    signing.service
+                );
+                return Err(reader.error(text));
+            }
+            _ => {}
+        }
+        let url = reqwest::Url::parse(&self.url);
+        let has_more = url.is_ok_and(|url| {
+            url.as_str().trim_end_matches('/') != url.origin().ascii_serialization()
+        });
+        if let Some(field) = reader.field("url").filter(|_| has_more) {
+            warnings.push(field.warning("only scheme, host and port of a registry's URL are used"));
+        }
+        Ok(())
     }
 }
 
@@ -119,13 +165,14 @@ impl ServerTlsConfig {
     }
 }
 
-fn read_type(reader: &mut Reader<'_>) -> Result<(), ConfigError> {
+/// OPA takes `OCI` for a registry as well, but then sends its token as it is.
+fn read_type(reader: &mut Reader<'_>) -> Result<ServiceKind, ConfigError> {
     let Some(field) = reader.field("type") else {
-        return Ok(());
+        return Ok(ServiceKind::Http);
     };
     match field.as_str()? {
-        "" => Ok(()),
-        kind if kind.eq_ignore_ascii_case("oci") => Err(field.unsupported_value(kind)),
+        "" => Ok(ServiceKind::Http),
+        "oci" => Ok(ServiceKind::Oci),
         kind => Err(field.error(format!("expected `oci` or nothing, found `{kind}`"))),
     }
 }
@@ -186,13 +233,12 @@ fn read_timeout(reader: &mut Reader<'_>) -> Result<Option<Duration>, ConfigError
 
 #[cfg(test)]
 mod tests {
-    use super::super::ConfigErrorKind;
     use super::super::testing::{config, config_error, warnings};
     use super::*;
 
     fn one(options: &str) -> ServiceConfig {
         config(&format!(
-            "services: {{acme: {{url: 'http://acme.test', {options}}}}}"
+            "services: {{acme: {{url: 'http://acme.test', {options}}}}}\nbundles: {{}}"
         ))
         .services
         .remove(0)
@@ -230,6 +276,7 @@ mod tests {
         assert_eq!(
             one(""),
             ServiceConfig {
+                kind: ServiceKind::Http,
                 name: "acme".to_owned(),
                 url: "http://acme.test".to_owned(),
                 headers: Vec::new(),
@@ -339,20 +386,59 @@ mod tests {
     }
 
     #[test]
-    fn types_are_unsupported_or_unknown() {
+    fn types_are_oci_or_nothing() {
         assert_eq!(one("type: ''"), one(""));
-        for kind in ["oci", "OCI"] {
-            let error = one_error(&format!("type: {kind}"));
-            assert_eq!(error.kind(), ConfigErrorKind::Unsupported);
+        assert_eq!(one("type: oci").kind, ServiceKind::Oci);
+        for kind in ["OCI", "s3"] {
             assert_eq!(
-                error.message(),
-                format!("`services.acme.type: {kind}` is not supported by this version")
+                one_error(&format!("type: {kind}")).message(),
+                format!("expected `oci` or nothing, found `{kind}`")
             );
         }
-        assert_eq!(
-            one_error("type: s3").message(),
-            "expected `oci` or nothing, found `s3`"
-        );
+    }
+
+    #[test]
+    fn a_registrys_token_is_sent_in_base64() {
+        let encodes = |kind: &str| match one(&format!(
+            "type: '{kind}', credentials: {{bearer: {{token: 'u:p', scheme: Basic}}}}"
+        ))
+        .credentials
+        {
+            CredentialsConfig::Bearer(bearer) => bearer.encode,
+            other => panic!("{other:?}"),
+        };
+        assert!(encodes("oci"));
+        assert!(!encodes(""));
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn a_registry_gets_no_signatures_for_s3() {
+        let error =
+            one_error("type: oci, credentials: {s3_signing: {environment_credentials: {}}}");
+        let text = "cannot use aws service \"s3\" with service type \"oci\"";
+        assert_eq!(error.message(), text);
+    }
+
+    #[test]
+    fn what_a_registrys_url_has_too_much_is_warned_about() {
+        let warnings = |url: &str| {
+            warnings(&format!(
+                "services: {{a: {{type: oci, url: '{url}'}}}}\nbundles: {{}}"
+            ))
+        };
+        for plain in ["https://r.test", "https://r.test/", "http://[::1]:5000"] {
+            assert!(warnings(plain).is_empty(), "{plain}");
+        }
+        for more in [
+            "https://r.test/v2",
+            "https://s3cr3t:p@r.test",
+            "https://r.test?x",
+        ] {
+            let warnings = warnings(more);
+            assert_eq!(warnings.len(), 1, "{more}");
+            assert!(!warnings[0].contains("s3cr3t"), "{warnings:?}");
+        }
     }
 
     #[test]

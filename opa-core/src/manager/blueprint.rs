@@ -9,11 +9,11 @@ use tokio::sync::Semaphore;
 use super::poll::{CompilePool, Poll, Terms};
 use super::slots::{self, Slots};
 use crate::bundle::persist::Place;
-use crate::bundle::source::{File, HttpSource, Source};
+use crate::bundle::source::{File, HttpSource, OciSource, Source};
 use crate::bundle::{Limits, Verification};
 use crate::config::{
     BundleConfig, BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig,
-    ServiceConfig, SigningConfig, Template,
+    ServiceConfig, ServiceKind, SigningConfig, Template,
 };
 use crate::instance::{Instance, Profile};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
@@ -223,8 +223,8 @@ impl Blueprint {
                     // The configuration was read with this check.
                     let Some(service) = service else { continue };
                     let client = self.service(service)?;
-                    let source = HttpSource::new(Arc::new(client), resource.clone());
-                    (Arc::new(source), self.slots_of(service))
+                    let source = source_of(service.kind, client, resource)?;
+                    (source, self.slots_of(service))
                 }
             };
             let poll = Poll::new(
@@ -320,5 +320,23 @@ impl Blueprint {
             .entry(service.url.clone())
             .or_insert_with(|| Slots::of_service(&self.parts.downloads));
         of_service.clone()
+    }
+}
+
+fn source_of(
+    kind: ServiceKind,
+    service: Service,
+    resource: &str,
+) -> Result<Arc<dyn Source>, ConfigError> {
+    let service = Arc::new(service);
+    match kind {
+        ServiceKind::Http => Ok(Arc::new(HttpSource::new(service, resource.to_owned()))),
+        ServiceKind::Oci => match OciSource::new(service, resource) {
+            Ok(source) => Ok(Arc::new(source)),
+            Err(problem) => {
+                let text = format!("resource: {problem}");
+                Err(ConfigError::new(ConfigErrorKind::Invalid, text))
+            }
+        },
     }
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -24,6 +26,9 @@ pub type CredentialsFuture<'a> =
 /// in `services.*.credentials.plugin`, as that of an OPA with a custom plugin does. Headers of
 /// `services.*.headers` are there before it is asked. A closure that only adds what it has at hand
 /// is credentials, too.
+///
+/// A registry (`type: oci`) may name another host that gives tokens: it is then asked for the
+/// request to that one, too.
 ///
 /// An error or a panic of it fails the request alone: the bundle keeps its last good state, the
 /// status says why, and it is tried again. It may take 30 s.
@@ -182,6 +187,11 @@ impl Credentials for Bearer {
                 BearerToken::Value(token) => token.expose().to_owned(),
                 BearerToken::File(path) => read_token(path).await?,
             };
+            let token = if self.0.encode {
+                BASE64.encode(token)
+            } else {
+                token
+            };
             let header = HeaderValue::try_from(format!("{} {token}", self.0.scheme));
             let mut header =
                 header.map_err(|_| CredentialsError::new("the bearer token is no header value"))?;
@@ -223,6 +233,7 @@ mod tests {
         CredentialsConfig::Bearer(BearerConfig {
             token,
             scheme: "Bearer".into(),
+            encode: false,
         })
     }
 

@@ -13,6 +13,7 @@
 mod client_tls;
 mod clients;
 mod credentials;
+mod remote;
 #[cfg(feature = "s3")]
 mod sigv4;
 mod target;
@@ -30,6 +31,7 @@ use clients::Client;
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
 pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+pub(crate) use remote::Proof;
 
 use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
@@ -66,6 +68,11 @@ impl Service {
         })
     }
 
+    /// The URL of the configuration.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Asks for `path` below the service's URL and waits for the response's headers, `pending`
     /// longer than the service's timeout.
     ///
@@ -90,9 +97,7 @@ impl Service {
                 Some(next) => url = next,
             }
         }
-        // Go's words.
-        let text = format!("stopped after {} redirects", target::MAX_REDIRECTS);
-        Err(ServiceError::text(text))
+        Err(target::too_many())
     }
 
     async fn request(

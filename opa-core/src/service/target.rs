@@ -90,6 +90,11 @@ pub(super) fn redirect(response: &reqwest::Response) -> Result<Option<Url>, Serv
     }
 }
 
+/// More redirects than are followed, in Go's words.
+pub(super) fn too_many() -> ServiceError {
+    ServiceError::text(format!("stopped after {MAX_REDIRECTS} redirects"))
+}
+
 /// Whether two URLs lead to the same server in the same way.
 pub(super) fn is_same_server(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()

@@ -7,12 +7,14 @@
 //! they are dropped. A program doesn't outlive the test process, even if that one is killed.
 
 mod decision_log;
+mod docker_registry;
 mod envoy;
 mod envoy_plugin;
 mod fetch;
 mod moto;
 mod nginx;
 mod opa;
+mod oras;
 mod ports;
 mod process;
 mod s3;
@@ -21,11 +23,13 @@ mod versitygw;
 mod watchdog;
 
 pub use decision_log::{Events, decision_logs};
+pub use docker_registry::{DockerRegistry, PASSWORD, RunningRegistry, USER};
 pub use envoy::{Envoy, RunningEnvoy};
 pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
 pub use moto::Moto;
 pub use nginx::{Nginx, RunningNginx};
 pub use opa::{Opa, RunningOpa};
+pub use oras::Oras;
 pub use process::{Process, StartError};
 pub use s3::{RunningS3, S3_REGION};
 pub use seaweedfs::Seaweedfs;
@@ -54,6 +58,22 @@ pub fn nginx() -> Option<Nginx> {
         "install the package nginx-light",
     )
     .map(Nginx::at)
+}
+
+/// The registry `docker-registry` as the system installed it.
+pub fn docker_registry() -> Option<DockerRegistry> {
+    let program = fetch::find(
+        "docker-registry",
+        &[],
+        "install the package docker-registry",
+    )?;
+    let htpasswd = fetch::find("htpasswd", &[], "install the package apache2-utils")?;
+    Some(DockerRegistry::at(program, htpasswd))
+}
+
+/// The `oras` command, version 1.3.6.
+pub fn oras() -> Option<Oras> {
+    fetch::fetch(&oras::RECIPE).map(Oras::at)
 }
 
 /// The Versity S3 gateway, version 1.8.0: S3's protocol over a directory.

@@ -38,7 +38,12 @@ impl Body {
     ///
     /// # Errors
     /// What the stream reports, or that it is too long or too slow.
-    pub async fn read(mut self, limit: u64) -> Result<Vec<u8>, SourceError> {
+    pub async fn read(self, limit: u64) -> Result<Vec<u8>, SourceError> {
+        self.read_as("the bundle", limit).await
+    }
+
+    /// As [`read`](Self::read), of what `name` says.
+    pub(super) async fn read_as(mut self, name: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
         let mut all = Vec::new();
         let mut in_window = 0;
         let mut window_end = Instant::now() + RATE_WINDOW;
@@ -54,7 +59,7 @@ impl Body {
             };
             if all.len() as u64 + chunk.len() as u64 > limit {
                 return Err(SourceError::new(format!(
-                    "the bundle is larger than {limit} bytes"
+                    "{name} is larger than {limit} bytes"
                 )));
             }
             all.extend_from_slice(&chunk);

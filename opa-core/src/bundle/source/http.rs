@@ -51,18 +51,10 @@ impl HttpSource {
                 Ok(answer.long_polling(long_polling || request.wait.is_some()))
             }
             StatusCode::OK => {
-                let body = Body::new(ResponseBody(Box::pin(response.bytes_stream())));
+                let body = Body::new(ResponseBody::of(response));
                 Ok(SourceAnswer::snapshot(body, etag).long_polling(long_polling))
             }
-            status => {
-                let text = status.canonical_reason().unwrap_or("an unknown status");
-                let retry_after = header(RETRY_AFTER)
-                    .and_then(|value| retry_after(value, SystemTime::now()))
-                    .map(|delay| delay.min(MAX_RETRY_AFTER));
-                Err(SourceError::new(format!("server replied with {text}"))
-                    .with_http_code(status.as_u16())
-                    .with_retry_after(retry_after))
-            }
+            _ => Err(refusal(&response)),
         }
     }
 }
@@ -93,8 +85,21 @@ fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
     Ok(headers)
 }
 
+/// What a status that brings nothing means.
+pub(super) fn refusal(response: &reqwest::Response) -> SourceError {
+    let status = response.status();
+    let text = status.canonical_reason().unwrap_or("an unknown status");
+    let retry_after = response.headers().get(RETRY_AFTER);
+    let retry_after = retry_after
+        .and_then(|value| retry_after_at(value.to_str().ok()?, SystemTime::now()))
+        .map(|delay| delay.min(MAX_RETRY_AFTER));
+    SourceError::new(format!("server replied with {text}"))
+        .with_http_code(status.as_u16())
+        .with_retry_after(retry_after)
+}
+
 /// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+fn retry_after_at(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -103,7 +108,13 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// The body of a response.
-struct ResponseBody(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
+pub(super) struct ResponseBody(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
+
+impl ResponseBody {
+    pub(super) fn of(response: reqwest::Response) -> Self {
+        Self(Box::pin(response.bytes_stream()))
+    }
+}
 
 impl ByteStream for ResponseBody {
     fn poll_chunk(
@@ -125,15 +136,15 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
-        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after_at("120", now), Some(Duration::from_secs(120)));
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        assert_eq!(retry_after(date, now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after_at(date, now), Some(Duration::from_secs(7)));
         assert_eq!(
-            retry_after(date, now + Duration::from_secs(100)),
+            retry_after_at(date, now + Duration::from_secs(100)),
             Some(Duration::ZERO)
         );
-        assert_eq!(retry_after("soon", now), None);
-        assert_eq!(retry_after("-1", now), None);
+        assert_eq!(retry_after_at("soon", now), None);
+        assert_eq!(retry_after_at("-1", now), None);
     }
 
     #[test]

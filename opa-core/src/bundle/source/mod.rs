@@ -1,7 +1,8 @@
 //! Where bundles come from.
 //!
 //! A [`Source`] answers raw bytes, so that digests and signatures can be checked over them. The
-//! manager's scheduler asks it again and again, with the etag of what is active.
+//! manager's scheduler asks it again and again, with the etag of what is active. Those that a
+//! configuration names are OPA's: its bundle service over HTTP, OCI registries, and files.
 //!
 //! ```
 //! use opa_core::bundle::source::{Body, Fetch, Source, SourceAnswer, SourceFuture};
@@ -24,6 +25,7 @@ mod body;
 mod file;
 mod http;
 mod memory;
+mod oci;
 
 use std::fmt;
 use std::future::Future;
@@ -35,6 +37,7 @@ pub use body::{Body, ByteStream};
 pub use file::File;
 pub(crate) use http::HttpSource;
 pub use memory::Memory;
+pub(crate) use oci::{OciSource, Reference};
 
 /// A boxed future of [`Source::fetch`].
 pub type SourceFuture<'a> =
@@ -143,6 +146,12 @@ impl SourceError {
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
+        self
+    }
+
+    /// Says first what the error is about.
+    fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 
