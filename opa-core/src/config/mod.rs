@@ -138,4 +138,4 @@ pub use polling::PollingConfig;
 pub use reader::Reader;
 pub use section::Section;
 pub use service::{ServerTlsConfig, ServiceConfig};
-pub use template::Template;
+pub use template::{Overrides, Template};

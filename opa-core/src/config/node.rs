@@ -14,6 +14,8 @@ pub(crate) struct Node {
     pub(crate) position: Option<Position>,
     /// The value holds the app's name, so it differs between the apps of one template.
     pub(crate) per_app: bool,
+    /// The override that the position is in, if it isn't in the file.
+    pub(crate) flag: Option<Arc<str>>,
 }
 
 /// The JSON data model.
@@ -109,6 +111,7 @@ impl Node {
             value,
             position: None,
             per_app: false,
+            flag: None,
         }
     }
 }
