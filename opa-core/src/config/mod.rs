@@ -138,4 +138,5 @@ pub use polling::PollingConfig;
 pub use reader::Reader;
 pub use section::Section;
 pub use service::{ServerTlsConfig, ServiceConfig};
+pub(crate) use template::read_bounded;
 pub use template::{Overrides, Template};

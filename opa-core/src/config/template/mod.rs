@@ -275,7 +275,8 @@ fn error(
 }
 
 /// Reads at most one byte more than is accepted.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads a file up to the bound, and one byte more if it is larger.
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES)
         .unwrap_or(u64::MAX)

@@ -1,7 +1,7 @@
 //! What `--set` and `--set-file` put over the file.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::over::Over;
@@ -56,7 +56,6 @@ const MAX_SHOWN: usize = 60;
 #[derive(Default)]
 pub struct Overrides {
     flags: Vec<Flag>,
-    paths: Vec<PathBuf>,
 }
 
 /// The assignments of one flag.
@@ -106,9 +105,22 @@ impl Overrides {
         Ok(overrides)
     }
 
-    /// The files that values came from.
-    pub(crate) fn paths(&self) -> &[PathBuf] {
-        &self.paths
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flags.is_empty()
+    }
+
+    /// The values without placeholders: those of files are.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &str> {
+        let assignments = self.flags.iter().flat_map(|flag| &flag.assignments);
+        let scalars = assignments.flat_map(|assignment| match &assignment.value {
+            Assigned::One(scalar) => std::slice::from_ref(scalar),
+            Assigned::List(scalars) => scalars,
+        });
+        let pieces = scalars.flat_map(|scalar| &scalar.pieces);
+        pieces.filter_map(|piece| match piece {
+            Piece::Text(text) => Some(&**text),
+            Piece::Placeholder(_) => None,
+        })
     }
 
     fn add(&mut self, text: &str, mode: Mode) -> Result<(), ConfigError> {
@@ -121,7 +133,7 @@ impl Overrides {
         })?;
         let assignments = assignments
             .into_iter()
-            .map(|assignment| self.assignment(&source, assignment))
+            .map(|assignment| Self::assignment(&source, assignment))
             .collect::<Result<_, _>>()?;
         let placeholders = source.tokenised.placeholders;
         self.flags.push(Flag {
@@ -132,7 +144,6 @@ impl Overrides {
     }
 
     fn assignment(
-        &mut self,
         source: &Source<'_>,
         assignment: strvals::Assignment,
     ) -> Result<Assignment, ConfigError> {
@@ -148,9 +159,9 @@ impl Overrides {
             }
         });
         let path = path.collect();
-        let mut value = |word: Word| match source.mode {
+        let value = |word: Word| match source.mode {
             Mode::Set => Ok(source.scalar(&word, Typing::Override)),
-            Mode::File => self.content(source, &name, &word),
+            Mode::File => content(source, &name, &word),
         };
         let value = match assignment.value {
             Assigned::One(word) => Assigned::One(value(word)?),
@@ -163,36 +174,6 @@ impl Overrides {
             name,
             path,
             value,
-            position,
-        })
-    }
-
-    /// The content of the file that `word` names; nothing if it names none, as in OPA.
-    fn content(
-        &mut self,
-        source: &Source<'_>,
-        name: &Arc<str>,
-        word: &Word,
-    ) -> Result<Scalar, ConfigError> {
-        let position = source.tokenised.positions.original(word.at);
-        let mut pieces = Vec::new();
-        if !word.text.is_empty() {
-            let path = Path::new(&word.text);
-            let failed = |problem: String| {
-                let message = format!("`{}`: {problem}", word.text);
-                source.error(ConfigErrorKind::Io, name.clone(), position, message)
-            };
-            let bytes = read_bounded(path).map_err(|error| failed(error.to_string()))?;
-            if bytes.len() > MAX_BYTES {
-                return Err(failed(format!("expected at most {MAX_BYTES} bytes")));
-            }
-            let text = String::from_utf8(bytes).map_err(|_| failed("expected UTF-8".to_owned()))?;
-            pieces.push(Piece::Text(text.trim().into()));
-            self.paths.push(path.to_owned());
-        }
-        Ok(Scalar {
-            pieces,
-            typing: Typing::String,
             position,
         })
     }
@@ -266,6 +247,30 @@ fn assign(
         }
     };
     Ok(())
+}
+
+/// The content of the file that `word` names; nothing if it names none, as in OPA.
+fn content(source: &Source<'_>, name: &Arc<str>, word: &Word) -> Result<Scalar, ConfigError> {
+    let position = source.tokenised.positions.original(word.at);
+    let mut pieces = Vec::new();
+    if !word.text.is_empty() {
+        let path = Path::new(&word.text);
+        let failed = |problem: String| {
+            let message = format!("`{}`: {problem}", word.text);
+            source.error(ConfigErrorKind::Io, name.clone(), position, message)
+        };
+        let bytes = read_bounded(path).map_err(|error| failed(error.to_string()))?;
+        if bytes.len() > MAX_BYTES {
+            return Err(failed(format!("expected at most {MAX_BYTES} bytes")));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| failed("expected UTF-8".to_owned()))?;
+        pieces.push(Piece::Text(text.trim().into()));
+    }
+    Ok(Scalar {
+        pieces,
+        typing: Typing::String,
+        position,
+    })
 }
 
 impl fmt::Debug for Overrides {
