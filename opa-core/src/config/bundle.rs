@@ -41,7 +41,7 @@ pub enum BundleSource {
         /// The path below the service's URL.
         resource: String,
     },
-    /// A local directory or archive (`file://`), loaded once.
+    /// A local directory or archive (`file://`), watched.
     File(PathBuf),
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::poll::{CompilePool, Poll, Terms};
 use super::slots::{self, Slots};
 use crate::bundle::persist::Place;
-use crate::bundle::source::{File, HttpSource, Source};
+use crate::bundle::source::{File, HttpSource, Source, Watches};
 use crate::bundle::{Limits, Verification};
 use crate::config::{
     BundleConfig, BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig,
@@ -60,6 +60,7 @@ pub(super) struct Given {
 struct Parts {
     given: Given,
     clients: Clients,
+    watches: Watches,
     downloads: Arc<Semaphore>,
     of_code: Slots,
     of_services: Mutex<HashMap<String, Slots>>,
@@ -71,6 +72,7 @@ impl Blueprint {
         let parts = Parts {
             given,
             clients: Clients::default(),
+            watches: Watches::default(),
             of_code: Slots::of_code(&downloads),
             of_services: Mutex::default(),
             downloads,
@@ -266,7 +268,11 @@ impl Blueprint {
         bundle: &BundleConfig,
     ) -> Result<Option<Poll>, ConfigError> {
         let (source, slots): (Arc<dyn Source>, Slots) = match &bundle.source {
-            BundleSource::File(path) => (Arc::new(File::new(path)), self.parts.of_code.clone()),
+            BundleSource::File(path) => {
+                let limits = Limits::default().with_file_bytes(bundle.size_limit_bytes);
+                let file = File::watched_by(&self.parts.watches, path, limits);
+                (Arc::new(file), self.parts.of_code.clone())
+            }
             BundleSource::Service { service, resource } => {
                 let service = config.services.iter().find(|one| one.name == *service);
                 // The configuration was read with this check.
@@ -282,7 +288,7 @@ impl Blueprint {
             instance,
             bundle.name.as_str().into(),
             source,
-            bundle.polling.clone(),
+            polling_of(bundle),
             Terms {
                 limits: Limits::default().with_file_bytes(bundle.size_limit_bytes),
                 verification: self.verification(config, bundle.signing.clone()),
@@ -369,6 +375,20 @@ impl Blueprint {
             .entry(service.url.clone())
             .or_insert_with(|| Slots::of_service(&self.parts.downloads));
         of_service.clone()
+    }
+}
+
+/// How a bundle is asked for. What is local is watched, and looked at without a sign of a change
+/// as often as it would be polled otherwise; what failed is tried again soon.
+fn polling_of(bundle: &BundleConfig) -> PollingConfig {
+    let polling = bundle.polling.clone();
+    match &bundle.source {
+        BundleSource::Service { .. } => polling,
+        BundleSource::File(_) => PollingConfig {
+            long_polling_timeout: polling.long_polling_timeout.or(Some(polling.max_delay)),
+            min_delay: CODE_DELAY,
+            max_delay: CODE_DELAY,
+        },
     }
 }
 

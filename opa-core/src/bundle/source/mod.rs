@@ -24,6 +24,7 @@ mod body;
 mod file;
 mod http;
 mod memory;
+mod watched;
 
 use std::fmt;
 use std::future::Future;
@@ -35,6 +36,7 @@ pub use body::{Body, ByteStream};
 pub use file::File;
 pub(crate) use http::HttpSource;
 pub use memory::Memory;
+pub(crate) use watched::Watches;
 
 /// A boxed future of [`Source::fetch`].
 pub type SourceFuture<'a> =
