@@ -64,7 +64,7 @@ const POLLING: &str = "{min_delay_seconds: 3600, max_delay_seconds: 3600}";
 
 async fn version(app: &App, root: &str) -> Option<String> {
     let path = format!("{root}/version");
-    let decision = app.decide(&*path, Value::empty_object()).await;
+    let decision = app.decide(path, Value::empty_object()).await;
     Some(decision.result()?.as_str()?.to_owned())
 }
 

@@ -1,3 +1,5 @@
+mod kept;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -6,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use self::kept::{polling_of, ticket_of};
 use super::poll::{CompilePool, Poll, Terms};
 use super::slots::{self, Slots};
 use crate::bundle::persist::Place;
@@ -376,55 +379,4 @@ impl Blueprint {
             .or_insert_with(|| Slots::of_service(&self.parts.downloads));
         of_service.clone()
     }
-}
-
-/// How a bundle is asked for. What is local is watched, and looked at without a sign of a change
-/// as often as it would be polled otherwise; what failed is tried again soon.
-fn polling_of(bundle: &BundleConfig) -> PollingConfig {
-    let polling = bundle.polling.clone();
-    match &bundle.source {
-        BundleSource::Service { .. } => polling,
-        BundleSource::File(_) => PollingConfig {
-            long_polling_timeout: polling.long_polling_timeout.or(Some(polling.max_delay)),
-            min_delay: CODE_DELAY,
-            max_delay: CODE_DELAY,
-        },
-    }
-}
-
-/// The ticket of a bundle's poll, and whether the poll is a new one.
-fn ticket_of(
-    config: &Config,
-    bundle: &BundleConfig,
-    previous: Option<&Configured>,
-) -> (Ticket, bool) {
-    let known = previous.and_then(|previous| {
-        let mut bundles = previous.config.bundles.iter();
-        let before = bundles.find(|before| before.name == bundle.name)?;
-        Some((&previous.config, before, previous.polls.get(&*bundle.name)?))
-    });
-    let Some((old, before, ticket)) = known else {
-        return (Ticket::default(), true);
-    };
-    let (service, service_before) = (service_of(config, bundle), service_of(old, before));
-    let same_content = before.source == bundle.source
-        && service.map(|it| &it.url) == service_before.map(|it| &it.url)
-        && before.size_limit_bytes == bundle.size_limit_bytes
-        && before.signing == bundle.signing
-        && old.keys == config.keys;
-    let same_poll = before == bundle
-        && service == service_before
-        && (!bundle.persist || old.persistence_directory == config.persistence_directory);
-    match (same_content, same_poll) {
-        (true, true) => (ticket.clone(), false),
-        (true, false) => (ticket.successor(), true),
-        (false, _) => (Ticket::default(), true),
-    }
-}
-
-fn service_of<'c>(config: &'c Config, bundle: &BundleConfig) -> Option<&'c ServiceConfig> {
-    let BundleSource::Service { service, .. } = &bundle.source else {
-        return None;
-    };
-    config.services.iter().find(|one| one.name == *service)
 }

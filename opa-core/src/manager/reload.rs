@@ -18,6 +18,9 @@ use crate::config::{ConfigError, ConfigErrorKind, Overrides, Template};
 /// How many instances are told their configuration at a time.
 const AT_A_TIME: usize = 16;
 
+/// The configuration's files are looked at no more often than this.
+const MIN_WATCH: Duration = Duration::from_millis(10);
+
 /// Where the configuration comes from.
 #[derive(Default)]
 pub(super) struct Origin {
@@ -149,6 +152,7 @@ impl Reloader {
             .buffer_unordered(AT_A_TIME)
             .collect()
             .await;
+        self.scheduler.forget_retired();
         self.check_open()?;
         let mut report = ReloadReport::default();
         for (app, outcome) in outcomes {
@@ -182,7 +186,7 @@ impl Reloader {
 pub(super) async fn watch(reloader: Arc<Reloader>, every: Duration, mut known: Option<Content>) {
     let mut new = None;
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(every.max(MIN_WATCH)).await;
         let origin = Arc::clone(&reloader.origin);
         let Ok(content) = blocking(move || origin.content()).await else {
             continue;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,6 +29,8 @@ pub(super) struct Scheduler {
     blueprint: Mutex<Blueprint>,
     /// Polls of instances that were configured anew.
     adopted: Mutex<Vec<Poll>>,
+    /// Polls were retired.
+    retired: AtomicBool,
     compile: CompilePool,
     /// Instances that must be started, in the order in which they were asked for.
     starts: Mutex<VecDeque<Start>>,
@@ -40,6 +43,7 @@ impl Scheduler {
             compile: blueprint.compile.clone(),
             blueprint: Mutex::new(blueprint),
             adopted: Mutex::default(),
+            retired: AtomicBool::new(false),
             starts: Mutex::default(),
             wake: Notify::new(),
         }
@@ -64,6 +68,12 @@ impl Scheduler {
         *self.blueprint.lock() = blueprint;
     }
 
+    /// Forgets the polls that a reload has ended.
+    pub(super) fn forget_retired(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// Polls until it is aborted.
     pub(super) async fn run(self: Arc<Self>) {
         let mut agenda = Agenda::default();
@@ -72,6 +82,9 @@ impl Scheduler {
         loop {
             let now = Instant::now();
             let adopted = std::mem::take(&mut *self.adopted.lock());
+            if self.retired.swap(false, Ordering::AcqRel) {
+                agenda.forget_retired();
+            }
             for poll in adopted {
                 agenda.add(Box::new(poll), Duration::ZERO);
             }

@@ -181,6 +181,44 @@ mod tests {
         assert_eq!(news(&source, Some(&etag)).await.0, "package f");
     }
 
+    /// By the operating system alone: nothing is looked at here.
+    #[tokio::test]
+    async fn changes_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle");
+        write(&path, "package a");
+        let source = File::new(&path);
+        let look = || source.watched.look(&Limits::default(), None);
+        let mut changes = source.watched.changes();
+        for round in 0..3 {
+            let Look::News(archive, etag) = look().unwrap() else {
+                panic!("it is new to who has nothing")
+            };
+            drop(archive);
+            // Reading is no change.
+            let same = source
+                .watched
+                .look(&Limits::default(), Some(&etag))
+                .unwrap();
+            assert!(!matches!(same, Look::News(..)));
+            assert!(!changes.has_changed().unwrap(), "round {round}");
+            match round {
+                0 => write(&path, "package b"),
+                1 => write(&path.join("sub"), "package c"),
+                _ => {
+                    fs::remove_dir_all(&path).unwrap();
+                    write(&path, "package d");
+                }
+            }
+            tokio::time::timeout(LONG, changes.changed())
+                .await
+                .unwrap()
+                .unwrap();
+            // What is told late is told before the next round.
+            while tokio::time::timeout(QUIET, changes.changed()).await.is_ok() {}
+        }
+    }
+
     #[cfg(unix)]
     #[tokio::test]
     async fn a_link_that_is_swapped_ends_the_wait() {

@@ -1,23 +1,21 @@
 //! Local paths that are watched: one watch for each, however many apps have it.
 
+mod print;
+mod system;
+
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use self::print::{Inode, Print, inode, read};
+use self::system::{Place, Signal, Signals, System};
 use super::SourceError;
-use crate::bundle::{Limits, writer};
-
-/// What changed more recently than this may have changed once more without a trace, since file
-/// systems count time in steps.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+use crate::bundle::Limits;
 
 /// How often what changes while it is read is read again.
 const READS: u32 = 5;
@@ -33,25 +31,6 @@ struct Hub {
     /// Whom changes are told to. Locked by the thread that tells, so never while it is asked.
     signals: Signals,
 }
-
-type Signals = Arc<Mutex<Vec<Weak<Signal>>>>;
-
-/// Tells of changes at or below some places.
-struct Signal {
-    places: Mutex<Vec<Place>>,
-    changes: watch::Sender<()>,
-}
-
-/// What the operating system was asked to tell of.
-#[derive(Default)]
-struct System {
-    watcher: Option<RecommendedWatcher>,
-    /// How many paths need each place.
-    places: HashMap<Place, usize>,
-}
-
-/// A directory or file, and whether all below it counts.
-type Place = (PathBuf, bool);
 
 /// One path.
 pub(crate) struct Watched {
@@ -81,13 +60,6 @@ pub(crate) enum Look {
     },
     /// The same, but it changed a moment ago.
     Unsettled,
-}
-
-/// Names, sizes and times of what is at a path.
-#[derive(PartialEq, Eq)]
-struct Print {
-    digest: [u8; 32],
-    is_settled: bool,
 }
 
 impl Watches {
@@ -208,187 +180,6 @@ impl Watched {
     fn named(&self, problem: &(impl std::fmt::Display + ?Sized)) -> SourceError {
         SourceError::new(format!("bundle `{}`: {problem}", self.path.display()))
     }
-}
-
-impl System {
-    /// All of `places`, or none.
-    fn watch(&mut self, signals: &Signals, places: &[Place]) -> notify::Result<()> {
-        let watcher = match &mut self.watcher {
-            Some(watcher) => watcher,
-            None => {
-                let signals = Arc::clone(signals);
-                let tell = move |event: notify::Result<notify::Event>| tell(&signals, event.ok());
-                let config = notify::Config::default().with_follow_symlinks(false);
-                self.watcher.insert(RecommendedWatcher::new(tell, config)?)
-            }
-        };
-        for (at, place) in places.iter().enumerate() {
-            let users = self.places.entry(place.clone()).or_insert(0);
-            let mode = match place.1 {
-                true => RecursiveMode::Recursive,
-                false => RecursiveMode::NonRecursive,
-            };
-            // A directory of the same name may be another one now.
-            if place.1 && *users > 0 {
-                let _ = watcher.unwatch(&place.0);
-            }
-            let watched = match *users == 0 || place.1 {
-                true => watcher.watch(&place.0, mode),
-                false => Ok(()),
-            };
-            *users += 1;
-            if let Err(error) = watched {
-                self.forget(places.get(..=at).unwrap_or_default());
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, places: &[Place]) {
-        for place in places {
-            let Some(users) = self.places.get_mut(place) else {
-                continue;
-            };
-            *users -= 1;
-            if *users > 0 {
-                continue;
-            }
-            self.places.remove(place);
-            let other = (place.0.clone(), !place.1);
-            if self.places.contains_key(&other) {
-                continue;
-            }
-            if let Some(watcher) = &mut self.watcher {
-                // It may be gone, and its watch with it.
-                let _ = watcher.unwatch(&place.0);
-            }
-        }
-    }
-}
-
-/// Tells those whom a change concerns; all when it isn't known what changed.
-fn tell(signals: &Signals, event: Option<notify::Event>) {
-    let event = event.filter(|event| !event.need_rescan());
-    if event
-        .as_ref()
-        .is_some_and(|event| matches!(event.kind, EventKind::Access(_)))
-    {
-        return;
-    }
-    for signal in signals.lock().iter().filter_map(Weak::upgrade) {
-        let concerns = |path: &PathBuf| {
-            let places = signal.places.lock();
-            places.iter().any(|(place, _)| path.starts_with(place))
-        };
-        if event
-            .as_ref()
-            .is_none_or(|event| event.paths.iter().any(concerns))
-        {
-            signal.changes.send_replace(());
-        }
-    }
-}
-
-impl Print {
-    /// Names, sizes and times at `path`; nothing is read.
-    fn of(path: &Path, limits: &Limits) -> std::io::Result<Self> {
-        let mut digest = Sha256::new();
-        let mut newest = SystemTime::UNIX_EPOCH;
-        let mut entries = 0;
-        let mut pending = vec![path.to_owned()];
-        let mut metadata = fs::metadata(path)?;
-        while let Some(path) = pending.pop() {
-            if entries > 0 {
-                metadata = fs::symlink_metadata(&path)?;
-            }
-            entries += 1;
-            if entries > limits.entries().saturating_add(1) {
-                // Reading it says what is wrong.
-                break;
-            }
-            let name = path.as_os_str().as_encoded_bytes();
-            digest.update(name.len().to_be_bytes());
-            digest.update(name);
-            digest.update([u8::from(metadata.is_dir()), u8::from(metadata.is_file())]);
-            digest.update(metadata.len().to_be_bytes());
-            let changed = [metadata.modified().ok(), changed(&metadata)];
-            for time in changed.into_iter().flatten() {
-                newest = newest.max(time);
-                let since = time
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or_default();
-                digest.update(since.as_nanos().to_be_bytes());
-            }
-            let Inode(device, number) = inode(&metadata);
-            digest.update(device.to_be_bytes());
-            digest.update(number.to_be_bytes());
-            if metadata.is_dir() {
-                let mut below: Vec<_> = fs::read_dir(&path)?
-                    .map(|entry| entry.map(|entry| entry.path()))
-                    .collect::<Result<_, _>>()?;
-                below.sort();
-                pending.append(&mut below);
-            }
-        }
-        let age = SystemTime::now().duration_since(newest);
-        Ok(Self {
-            digest: digest.finalize().into(),
-            is_settled: age.is_ok_and(|age| age > SETTLED_AFTER),
-        })
-    }
-}
-
-/// Tells one directory or file from another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Inode(u64, u64);
-
-#[cfg(unix)]
-fn inode(metadata: &fs::Metadata) -> Inode {
-    use std::os::unix::fs::MetadataExt;
-    Inode(metadata.dev(), metadata.ino())
-}
-
-#[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> Inode {
-    Inode(0, 0)
-}
-
-/// When anything about it changed, which nobody can set back.
-#[cfg(unix)]
-fn changed(metadata: &fs::Metadata) -> Option<SystemTime> {
-    use std::os::unix::fs::MetadataExt;
-    let seconds = u64::try_from(metadata.ctime()).ok()?;
-    let nanos = u64::try_from(metadata.ctime_nsec()).ok()?;
-    let since = Duration::from_secs(seconds) + Duration::from_nanos(nanos);
-    SystemTime::UNIX_EPOCH.checked_add(since)
-}
-
-#[cfg(not(unix))]
-fn changed(_: &fs::Metadata) -> Option<SystemTime> {
-    None
-}
-
-/// The archive at `path`, or one of the directory there, within the limits.
-fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if metadata.is_dir() {
-        return writer::pack(path, limits).map_err(|error| error.to_string());
-    }
-    let limit = limits.total_bytes();
-    let too_large = || format!("larger than {limit} bytes");
-    if metadata.len() > limit {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
-    let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
-    read.map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(too_large());
-    }
-    Ok(bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {
