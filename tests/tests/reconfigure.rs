@@ -64,7 +64,7 @@ const POLLING: &str = "{min_delay_seconds: 3600, max_delay_seconds: 3600}";
 
 async fn version(app: &App, root: &str) -> Option<String> {
     let path = format!("{root}/version");
-    let decision = app.decide(path, Value::empty_object()).await;
+    let decision = app.decide(&path, Value::empty_object()).await;
     Some(decision.result()?.as_str()?.to_owned())
 }
 
@@ -212,4 +212,47 @@ async fn reloads_under_load_make_no_error() {
     for caller in callers {
         assert!(caller.await.unwrap() > 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_of_a_thousand_apps_asks_nobody_about_what_is_the_same() {
+    const APPS: usize = 1_000;
+    let control = Control::start().await;
+    control
+        .server
+        .answer("/a", Answer::Bundle(bundle("a", "1")));
+    // Every app has the label `app-0`; the one of that name has its own.
+    let labels =
+        |value: &str| format!("labels: {{'{{{{ .bundlename }}}}': own, <<: {{app-0: {value}}}}}");
+    control.configure(&[("a", "a")], &labels("one"));
+    let manager = Manager::builder()
+        .config_file(control.file())
+        .build()
+        .unwrap();
+    let apps: Vec<_> = (0..APPS)
+        .map(|app| manager.app(format!("app-{app}")).unwrap())
+        .collect();
+    for app in &apps {
+        app.ready(LONG).await.unwrap();
+    }
+    let asked = control.server.request_count();
+
+    let start = std::time::Instant::now();
+    let report = manager.reload().await.unwrap();
+    let took = start.elapsed();
+    assert_eq!((report.changed.len(), report.unchanged.len()), (0, APPS));
+    control.configure(&[("a", "a")], &labels("two"));
+    let start = std::time::Instant::now();
+    let report = manager.reload().await.unwrap();
+    println!(
+        "{APPS} apps: unchanged in {took:?}, changed in {:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        (report.changed.len(), report.unchanged.len()),
+        (APPS - 1, 1)
+    );
+    assert_eq!(label(&apps[0], "app-0").as_deref(), Some("own"));
+    assert_eq!(label(&apps[1], "app-0").as_deref(), Some("two"));
+    assert_eq!(control.server.request_count(), asked);
 }

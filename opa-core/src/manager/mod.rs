@@ -165,7 +165,7 @@ impl Manager {
     ///
     /// # Errors
     /// What is wrong with the new configuration: the old one stays in force for all apps, also for
-    /// those that start later. [`ConfigErrorKind::Closed`](crate::config::ConfigErrorKind::Closed)
+    /// those that start later. [`ConfigErrorKind::Closed`]
     /// when the manager is shut down.
     pub async fn reload(&self) -> Result<ReloadReport, ConfigError> {
         let reloader = Arc::clone(&self.0.reloader);
