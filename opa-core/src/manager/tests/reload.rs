@@ -546,3 +546,37 @@ async fn a_watched_file_behind_links_is_followed() {
     tokio::time::sleep(every * 3).await;
     assert_eq!(label(&app).as_deref(), Some("2"));
 }
+
+/// An activation of the old configuration is under way while the new one is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_activation_under_way_is_waited_for_and_its_poll_is_ended() {
+    let config = |name: &str| format!("bundles: {{part: {{resource: 'file://DIR/{name}'}}}}");
+    let folder = Folder::new(&config("one.tar.gz"));
+    folder.write("one.tar.gz", &bundle("1"));
+    folder.write("two.tar.gz", &bundle("2"));
+    let manager = folder.builder().build().unwrap();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (reached, activating) = std::sync::mpsc::channel();
+    hooks(&manager).at("activation: before the swap", move || {
+        reached.send(()).unwrap();
+        wait.recv().unwrap();
+    });
+    let app = manager.app("orders").unwrap();
+    tokio::task::spawn_blocking(move || activating.recv().unwrap())
+        .await
+        .unwrap();
+    // It is let go when the reload has made its plan.
+    hooks(&manager).at("configure: the blueprint is taken", move || {
+        go.send(()).unwrap();
+    });
+    folder.configure(&config("two.tar.gz"));
+    assert_eq!(manager.reload().await.unwrap().changed.len(), 1);
+    tokio::time::timeout(LONG, until_version(&app, "2"))
+        .await
+        .unwrap();
+    folder.write("one.tar.gz", &bundle("9"));
+    folder.write("two.tar.gz", &bundle("3"));
+    tokio::time::timeout(LONG, until_version(&app, "3"))
+        .await
+        .unwrap();
+}
