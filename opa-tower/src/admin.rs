@@ -13,6 +13,8 @@
 //! `state` is `starting`, `ready`, `failed` or `closed`. `reason` tells what failed: nothing is
 //! served yet (`failed`), or a bundle fails while its last good one keeps serving (`ready`).
 //!
+//! `configuration_problem` tells why an app isn't what the configuration says now, if so.
+//!
 //! A bundle that should be on disk and is not has a reason in `not_persisted`.
 //!
 //! The messages can name hosts and files: serve it on an address that only operators reach. It
@@ -102,6 +104,10 @@ fn app(status: &InstanceStatus) -> Value {
         ("app", Some(Value::from(status.app.as_str()))),
         ("state", Some(Value::from(status.state.as_str()))),
         ("reason", reason(status).map(Value::from)),
+        (
+            "configuration_problem",
+            status.configuration_problem.as_deref().map(Value::from),
+        ),
         ("bundles", Some(Value::object(bundles))),
     ];
     object(members)

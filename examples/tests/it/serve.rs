@@ -37,7 +37,7 @@ struct Serve {
     program: Program,
     address: SocketAddr,
     admin: SocketAddr,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Serve {
@@ -46,10 +46,7 @@ impl Serve {
         for app in ["default", "orders", "stock"] {
             folder.write(&format!("{app}/authz.rego"), &POLICY.replace("APP", app));
         }
-        folder.write(
-            "opa.yaml",
-            &CONFIG.replace("FOLDER", folder.path("").to_str().unwrap()),
-        );
+        configure(&folder, CONFIG);
         let free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         let mut all = vec![
             OsString::from("--config-file"),
@@ -63,7 +60,7 @@ impl Serve {
             program,
             address,
             admin,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -84,6 +81,12 @@ impl Serve {
             .stderr(|line| line.contains("\"msg\":\"Decision Log\""));
         serde_json::from_str(&line).unwrap()
     }
+}
+
+/// Writes the configuration; `FOLDER` stands for its folder.
+fn configure(folder: &Folder, config: &str) {
+    let config = config.replace("FOLDER", folder.path("").to_str().unwrap());
+    folder.write("opa.yaml", &config);
 }
 
 /// Runs `serve` with a configuration to its end.
@@ -119,6 +122,72 @@ fn what_reached_the_service_is_echoed() {
     });
     assert_eq!(answer.json(), expected);
     assert_eq!(send(serve.address, "DELETE /", &[], &[]).status, 403);
+}
+
+#[test]
+fn options_are_put_over_the_configuration() {
+    let folder = Folder::with(&[("region", "eu\n")]);
+    let file = format!("labels.region={}", folder.path("region").display());
+    let serve = Serve::start(&[
+        "--set",
+        "labels.team=a,labels.region=x",
+        "--set-file",
+        &file,
+    ]);
+    serve.allowed(&[]);
+    let labels = serve.decision()["labels"].clone();
+    assert_eq!(
+        (&labels["team"], &labels["region"]),
+        (&json!("a"), &json!("eu"))
+    );
+    const LOCAL: &str = "bundles: {a: {resource: 'file:///srv/a'}}";
+    let (code, error) = run(LOCAL, &["--set", "labels.a=5"]);
+    assert_eq!(code, Some(2));
+    let expected = "--set labels.a=…:1:10: labels.a: expected a string, found a number";
+    assert_eq!(error, expected);
+}
+
+/// Another entrypoint of `POLICY` is undefined, so nothing is let through.
+#[cfg(unix)]
+#[test]
+fn the_configuration_is_read_again_on_sighup() {
+    let serve = Serve::start(&[]);
+    assert_eq!(serve.allowed(&[]).status, 200);
+    let ask = || send(serve.address, "GET /", &[], &[]);
+    let id = serve.decision()["labels"]["id"].clone();
+
+    // A bad file changes nothing but the log.
+    configure(&serve.folder, "bundles: [");
+    serve.program.signal("HUP");
+    let line = serve.program.stderr(|line| line.contains("not reloaded"));
+    assert!(line.contains("opa.yaml:2:"), "{line}");
+    assert_eq!(ask().status, 200);
+
+    let other = CONFIG.replace("authz/allow", "authz/other");
+    configure(&serve.folder, &format!("{other}labels: {{l: new}}"));
+    serve.program.signal("HUP");
+    eventually(ask, |answer| answer.status == 500);
+    let event = std::iter::repeat_with(|| serve.decision()).find(|it| it["labels"]["l"] == "new");
+    assert_eq!(
+        event.unwrap()["labels"]["id"],
+        id,
+        "it is the same instance"
+    );
+
+    configure(&serve.folder, CONFIG);
+    serve.program.signal("HUP");
+    eventually(ask, |answer| answer.status == 200);
+}
+
+#[test]
+fn a_watched_configuration_is_read_again_by_itself() {
+    let serve = Serve::start(&["--watch"]);
+    assert_eq!(serve.allowed(&[]).status, 200);
+    configure(&serve.folder, &CONFIG.replace("authz/allow", "authz/other"));
+    eventually(
+        || send(serve.address, "GET /", &[], &[]),
+        |answer| answer.status == 500,
+    );
 }
 
 #[test]

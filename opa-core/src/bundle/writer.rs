@@ -251,17 +251,16 @@ impl BundleWriter {
 
 /// Packs a directory as it is: the files that bundles are made of, and all of them if there is a
 /// signature, which speaks of all. This call blocks.
-pub(super) fn pack(path: &Path) -> Result<Vec<u8>, BundleError> {
-    let limits = Limits::default();
+pub(super) fn pack(path: &Path, limits: &Limits) -> Result<Vec<u8>, BundleError> {
     let mut signed = false;
-    for_each_file(path, &limits, |path, _| {
+    for_each_file(path, limits, |path, _| {
         signed |= path.kind() == FileKind::Signatures;
         Ok(())
     })?;
     let failed = |error| BundleError::io("bundle write failed", error);
     let gzip = GzBuilder::new().mtime(0).operating_system(255);
     let mut archive = Builder::new(gzip.write(Vec::new(), Compression::fast()));
-    for_each_file(path, &limits, |path, content| {
+    for_each_file(path, limits, |path, content| {
         if signed || path.kind() != FileKind::Other {
             append(&mut archive, path.shown().as_bytes(), &content()?).map_err(failed)?;
         }

@@ -42,7 +42,7 @@ pub enum BundleSource {
         /// The path below the service's URL, or an image reference if it is a registry.
         resource: String,
     },
-    /// A local directory or archive (`file://`), loaded once.
+    /// A local directory or archive (`file://`), watched.
     File(PathBuf),
 }
 

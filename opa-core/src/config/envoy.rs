@@ -9,7 +9,7 @@ use crate::entrypoint_path::EntrypointPath;
 pub(crate) const NAME: &str = "envoy_ext_authz_grpc";
 
 /// How requests are judged: the options of `plugins.envoy_ext_authz_grpc`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EnvoyConfig {
     /// The decision that is asked for, from `path` or a plain `query`; `envoy/authz/allow` by
@@ -23,6 +23,22 @@ pub struct EnvoyConfig {
     /// What a program answers that does not permit the dry-run that is asked for.
     pub(crate) dry_run_refused: Option<ConfigError>,
 }
+
+/// Equal wherever the options stand in a file.
+impl PartialEq for EnvoyConfig {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            path,
+            dry_run,
+            skip_request_body_parse,
+            dry_run_refused: _,
+        } = self;
+        (path, dry_run, skip_request_body_parse)
+            == (&other.path, &other.dry_run, &other.skip_request_body_parse)
+    }
+}
+
+impl Eq for EnvoyConfig {}
 
 impl Default for EnvoyConfig {
     fn default() -> Self {

@@ -57,6 +57,8 @@ pub enum ConfigErrorKind {
     Unsupported,
     /// No Tokio runtime is running where one is needed.
     NoRuntime,
+    /// The manager is shut down.
+    Closed,
 }
 
 /// Why a configuration was refused.

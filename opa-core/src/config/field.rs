@@ -227,7 +227,7 @@ impl<'a> Field<'a> {
 
     pub(crate) fn location(&self) -> Location {
         Location {
-            file: self.file.cloned(),
+            file: self.node.flag.clone().or_else(|| self.file.cloned()),
             position: self.node.position,
             path: self.path.clone(),
         }

@@ -124,6 +124,37 @@ impl Config {
     }
 }
 
+/// Configurations are equal that say the same, wherever it stands in a file and whatever was warned
+/// about.
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        // Without `..`, so that no new option is forgotten.
+        let Self {
+            services,
+            keys,
+            bundles,
+            labels,
+            decision_logs,
+            status,
+            plugins,
+            envoy,
+            default_decision,
+            persistence_directory,
+            warnings: _,
+        } = self;
+        services == &other.services
+            && keys == &other.keys
+            && bundles == &other.bundles
+            && labels == &other.labels
+            && decision_logs == &other.decision_logs
+            && status == &other.status
+            && plugins == &other.plugins
+            && envoy == &other.envoy
+            && default_decision == &other.default_decision
+            && persistence_directory == &other.persistence_directory
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -250,6 +281,38 @@ mod tests {
 
     fn with(text: &str) -> String {
         format!("{SERVICES}{text}")
+    }
+
+    #[test]
+    fn configurations_are_equal_that_say_the_same() {
+        let text = with(
+            "decision_logs: {console: true}\nplugins: {p: {a: [1, {b: c}]}, \
+                         envoy_ext_authz_grpc: {path: a/b, dry-run: true}}",
+        );
+        let moved = format!("# a comment\n\n{text}\nunknown: 1");
+        assert_eq!(config(&text), config(&moved));
+        for (from, to) in [
+            ("console: true", "console: false"),
+            ("[1, {b: c}]", "[2, {b: c}]"),
+            ("[1, {b: c}]", "[1, {c: c}]"),
+            ("[1, {b: c}]", "[1]"),
+            ("p: {", "q: {"),
+            ("a/b", "a/c"),
+            ("a.test", "b.test"),
+            ("dry-run: true", "dry-run: false"),
+        ] {
+            assert_ne!(config(&text), config(&text.replace(from, to)), "{from}");
+        }
+        for more in [
+            "\nlabels: {a: b}",
+            "\nstatus: {console: true}",
+            "\ndefault_decision: a/b",
+            "\npersistence_directory: x",
+            "\nkeys: {k: {key: x, algorithm: HS256}}",
+            "\nbundles: {b: {}}",
+        ] {
+            assert_ne!(config(&text), config(&format!("{text}{more}")), "{more}");
+        }
     }
 
     #[test]

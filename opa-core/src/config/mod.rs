@@ -71,6 +71,12 @@
 //!   placeholder stays as it is, as in OPA, with a warning.
 //! - Any other `{{ … }}` is an error. `{{-` and `-}}` trim white space as in Go.
 //!
+//! # Overrides
+//!
+//! [`Overrides`] are put over a file as OPA's `--set` and `--set-file` are: after placeholders are
+//! filled, and before options are read. A placeholder of the file that has no value is an error even
+//! where an override takes its place.
+//!
 //! # Differences from OPA's YAML
 //!
 //! Where OPA's reading of a text is doubtful, ours is an error: a key defined twice (OPA takes the
@@ -142,4 +148,5 @@ pub use reader::Reader;
 pub use s3_signing::S3SigningConfig;
 pub use section::Section;
 pub use service::{ServerTlsConfig, ServiceConfig, ServiceKind};
-pub use template::Template;
+pub(crate) use template::read_bounded;
+pub use template::{Overrides, Template};

@@ -14,6 +14,8 @@ pub(crate) struct Node {
     pub(crate) position: Option<Position>,
     /// The value holds the app's name, so it differs between the apps of one template.
     pub(crate) per_app: bool,
+    /// The override that the position is in, if it isn't in the file.
+    pub(crate) flag: Option<Arc<str>>,
 }
 
 /// The JSON data model.
@@ -73,6 +75,24 @@ impl Node {
         }
     }
 
+    /// Whether both say the same, wherever they stand.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Null, Value::Null) => true,
+            (Value::Bool(a), Value::Bool(b)) => a == b,
+            (Value::Number(a), Value::Number(b)) => a == b,
+            (Value::String(a), Value::String(b)) => a == b,
+            (Value::Array(a), Value::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(&**b).all(|(a, b)| a.is_same(b))
+            }
+            (Value::Object(a), Value::Object(b)) => {
+                let same = |(a, b): (&Entry, &Entry)| a.key == b.key && a.node.is_same(&b.node);
+                a.len() == b.len() && a.iter().zip(&**b).all(same)
+            }
+            _ => false,
+        }
+    }
+
     /// An empty object in place of null.
     pub(crate) fn or_empty_object(self) -> Self {
         if self.value.is_null() {
@@ -109,6 +129,7 @@ impl Node {
             value,
             position: None,
             per_app: false,
+            flag: None,
         }
     }
 }

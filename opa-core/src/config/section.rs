@@ -84,6 +84,13 @@ impl Section {
     }
 }
 
+/// Sections are equal that say the same, wherever they stand in a file.
+impl PartialEq for Section {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path && self.node.is_same(&other.node)
+    }
+}
+
 /// Shows the place only: values may be secrets.
 impl fmt::Debug for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Instance, Snapshot};
+use super::reconfigure::Next;
+use super::ticket::{Lineage, Ticket};
+use super::{Instance, Profile, Snapshot};
 use crate::bundle::persist::Place;
 use crate::bundle::{Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
@@ -14,11 +16,15 @@ use crate::plugin::{BundleRevision, BundleStatus};
 #[derive(Default)]
 pub(crate) struct Loaded {
     /// The bundles by name.
-    bundles: BTreeMap<Arc<str>, Arc<Bundle>>,
+    pub(super) bundles: BTreeMap<Arc<str>, Arc<Bundle>>,
+    /// Where each of them comes from.
+    pub(super) lineages: BTreeMap<Arc<str>, Lineage>,
     /// The sizes of those that wait for the instance's other bundles, in bytes.
-    waiting: BTreeMap<Arc<str>, u64>,
+    pub(super) waiting: BTreeMap<Arc<str>, u64>,
     /// What is to be written when it is active.
-    unsaved: BTreeMap<Arc<str>, Unsaved>,
+    pub(super) unsaved: BTreeMap<Arc<str>, Unsaved>,
+    /// The configuration that waits for its bundles.
+    pub(super) next: Option<Next>,
 }
 
 /// A bundle as it came, and where it is to be kept.
@@ -46,28 +52,53 @@ impl Instance {
     pub(crate) fn activate(
         &self,
         loaded: &mut Loaded,
-        name: &Arc<str>,
+        (name, ticket): (&Arc<str>, &Ticket),
         bundle: Arc<Bundle>,
         size: u64,
     ) -> Result<(), ActivationError> {
-        let Some(profile) = self.profile() else {
+        let Some(profile) = self.profile().filter(|_| !ticket.is_retired()) else {
             return Ok(());
         };
+        let lineage = ticket.lineage();
+        if let Some(taken) = self.activate_next(loaded, name, lineage, (&bundle, size)) {
+            return taken;
+        }
         let mut candidate = loaded.bundles.clone();
         candidate.insert(Arc::clone(name), bundle);
-        let union = Union::of(&candidate)?;
         let complete = profile
             .bundles
-            .iter()
+            .keys()
             .all(|bundle| candidate.contains_key(bundle));
         let mut fresh = loaded.waiting.clone();
         fresh.insert(Arc::clone(name), size);
         if !complete {
+            Union::of(&candidate)?;
             loaded.bundles = candidate;
             loaded.waiting = fresh;
+            loaded.lineages.insert(Arc::clone(name), lineage.clone());
             self.note_bundle(name, BundleStatus::clear_error);
             return Ok(());
         }
+        if self.serve(&profile, &candidate, &fresh)? {
+            loaded.bundles = candidate;
+            loaded.waiting.clear();
+            loaded.lineages.insert(Arc::clone(name), lineage.clone());
+        }
+        Ok(())
+    }
+
+    /// Serves `candidate`, of which `fresh` was not served before, with their sizes. Answers whether
+    /// the instance lives.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them; what was served before goes on.
+    pub(super) fn serve(
+        &self,
+        profile: &Arc<Profile>,
+        candidate: &BTreeMap<Arc<str>, Arc<Bundle>>,
+        fresh: &BTreeMap<Arc<str>, u64>,
+    ) -> Result<bool, ActivationError> {
+        let union = Union::of(candidate)?;
         let modules = ModuleSet::new(union.modules().iter().map(|module| {
             let file = module.file();
             Module::new(
@@ -91,30 +122,29 @@ impl Instance {
         self.shared.hooks.reach("activation: before the swap");
         // Before the swap: whoever sees the instance ready sees which revision is.
         let now = self.now();
-        for (name, size) in &fresh {
+        for (name, size) in fresh {
             self.note_bundle(name, |status| {
-                status.active_revision = revision_of(&candidate, name).cloned();
+                status.active_revision = revision_of(candidate, name).cloned();
                 status.last_successful_activation = Some(now);
                 status.size = Some(*size);
                 status.clear_error();
             });
         }
-        if self.install(Arc::new(snapshot)) {
-            self.warn_of_dry_run();
-            for name in fresh.keys() {
-                let revision = revision_of(&candidate, name).map(|revision| &**revision);
-                tracing::info!(
-                    target: "opa::bundle",
-                    app = %self.id,
-                    bundle = %name,
-                    revision,
-                    "bundle activated",
-                );
-            }
-            loaded.bundles = candidate;
-            loaded.waiting.clear();
+        if !self.install(profile, Arc::new(snapshot)) {
+            return Ok(false);
         }
-        Ok(())
+        self.warn_of_dry_run();
+        for name in fresh.keys() {
+            let revision = revision_of(candidate, name).map(|revision| &**revision);
+            tracing::info!(
+                target: "opa::bundle",
+                app = %self.id,
+                bundle = %name,
+                revision,
+                "bundle activated",
+            );
+        }
+        Ok(true)
     }
 
     /// Writes `unsaved`, the bundle `name`, and whatever could not be written before. What waits
@@ -124,7 +154,11 @@ impl Instance {
         if !loaded.waiting.is_empty() || self.is_closed() {
             return;
         }
-        loaded.unsaved.retain(|name, unsaved| {
+        let Loaded { unsaved, next, .. } = loaded;
+        unsaved.retain(|name, unsaved| {
+            if next.as_ref().is_some_and(|next| next.has_fresh(name)) {
+                return true;
+            }
             let saved = unsaved
                 .place
                 .save(&unsaved.archive, unsaved.etag.as_deref());

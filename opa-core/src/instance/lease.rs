@@ -13,7 +13,7 @@ use crate::plugin::{InstanceStatus, State};
 /// a lease taken within it finds the instance warm. A lease that outlives its manager answers
 /// [`Reason::Closed`](crate::Reason::Closed). See the [module docs](crate::instance).
 pub struct App {
-    pub(super) instance: Arc<Instance>,
+    pub(crate) instance: Arc<Instance>,
 }
 
 impl App {

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::activation::Loaded;
 use super::counters::Counters;
 use super::lease::Leases;
-use super::{Profile, Shared, Snapshot};
+use super::{Configured, Profile, Shared, Snapshot, Ticket};
 use crate::AppId;
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
@@ -29,8 +29,12 @@ pub(crate) struct Instance {
     pub(super) snapshot: ArcSwapOption<Snapshot>,
     pub(super) counters: Counters,
     pub(super) caches: Arc<AppCaches>,
-    /// Set once, when the configuration was rendered and the plugins have read it.
-    profile: OnceLock<Arc<Profile>>,
+    /// Set when the configuration was rendered and the plugins have read it.
+    profile: ArcSwapOption<Profile>,
+    /// What it was told last; held while it is told something else.
+    configured: Arc<tokio::sync::Mutex<Option<Configured>>>,
+    /// Why it isn't what the configuration says now.
+    configuration_problem: Mutex<Option<Arc<str>>>,
     bundles: Mutex<BTreeMap<Arc<str>, BundleStatus>>,
     publishing: Mutex<()>,
     /// Held by the one activation at a time.
@@ -49,7 +53,9 @@ impl Instance {
             snapshot: ArcSwapOption::empty(),
             counters: Counters::default(),
             caches: Arc::default(),
-            profile: OnceLock::new(),
+            profile: ArcSwapOption::empty(),
+            configured: Arc::default(),
+            configuration_problem: Mutex::default(),
             bundles: Mutex::default(),
             publishing: Mutex::default(),
             loaded: Arc::default(),
@@ -60,8 +66,37 @@ impl Instance {
         &self.id
     }
 
-    pub(crate) fn profile(&self) -> Option<&Arc<Profile>> {
-        self.profile.get()
+    pub(crate) fn profile(&self) -> Option<Arc<Profile>> {
+        self.profile.load_full()
+    }
+
+    pub(super) fn put_profile(&self, profile: &Arc<Profile>) {
+        self.profile.store(Some(Arc::clone(profile)));
+    }
+
+    /// What the instance was told last, for the one that tells it something else.
+    pub(crate) async fn configured(&self) -> tokio::sync::OwnedMutexGuard<Option<Configured>> {
+        Arc::clone(&self.configured).lock_owned().await
+    }
+
+    /// Notes why the instance isn't what the configuration says now, or that it is.
+    pub(crate) fn note_configuration(&self, problem: Option<Arc<str>>) {
+        let changed = {
+            let mut noted = self.configuration_problem.lock();
+            std::mem::replace(&mut *noted, problem.clone()) != problem
+        };
+        if changed {
+            self.publish();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -70,19 +105,26 @@ impl Instance {
 
     /// The instance knows its configuration from here on.
     pub(crate) fn configure(&self, profile: Arc<Profile>) {
-        *self.bundles.lock() = profile
+        self.keep_statuses(&profile);
+        self.put_profile(&profile);
+        self.publish();
+    }
+
+    /// The bundles of `profile` have a status from here on, the one that they had or an empty one.
+    pub(super) fn keep_statuses(&self, profile: &Profile) {
+        let mut statuses = self.bundles.lock();
+        let mut previous = std::mem::take(&mut *statuses);
+        *statuses = profile
             .bundles
-            .iter()
+            .keys()
             .map(|name| {
-                let status = BundleStatus {
+                let status = previous.remove(name).unwrap_or_else(|| BundleStatus {
                     name: Arc::clone(name),
                     ..BundleStatus::default()
-                };
+                });
                 (Arc::clone(name), status)
             })
             .collect();
-        let _ = self.profile.set(profile);
-        self.publish();
     }
 
     /// The first activation has not succeeded yet, and the last attempt failed.
@@ -100,8 +142,8 @@ impl Instance {
         self.publish();
     }
 
-    /// Serves `snapshot` from now on, unless the instance was closed meanwhile.
-    pub(super) fn install(&self, snapshot: Arc<Snapshot>) -> bool {
+    /// Serves `snapshot`, which is of `profile`, from now on, unless the instance was closed meanwhile.
+    pub(super) fn install(&self, profile: &Arc<Profile>, snapshot: Arc<Snapshot>) -> bool {
         let mut installed = false;
         self.state.send_if_modified(|state| {
             // Closing takes the same lock of the channel: a closed instance is never revived.
@@ -109,6 +151,7 @@ impl Instance {
                 return false;
             }
             installed = true;
+            self.put_profile(profile);
             self.shared.retire(self.snapshot.swap(Some(snapshot)));
             !matches!(std::mem::replace(state, State::Ready), State::Ready)
         });
@@ -121,15 +164,21 @@ impl Instance {
         self.shared.clock.wall()
     }
 
-    /// Ends when the instance is closed.
-    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Ends when the instance is closed or `ticket` is retired.
+    pub(crate) fn over(&self, ticket: &Ticket) -> impl Future<Output = ()> + Send + 'static {
         let mut states = self.state.subscribe();
+        let ticket = ticket.clone();
         async move {
             // A sender that is gone means that the instance is.
             let _ = states
-                .wait_for(|state| matches!(state, State::Closed))
+                .wait_for(|state| matches!(state, State::Closed) || ticket.is_retired())
                 .await;
         }
+    }
+
+    /// Lets the polls see whether their tickets are retired.
+    pub(super) fn wake_polls(&self) {
+        self.state.send_modify(|_| ());
     }
 
     /// The lock of the one activation at a time.
@@ -174,14 +223,15 @@ impl Instance {
     pub(crate) fn status(&self) -> InstanceStatus {
         InstanceStatus::new(
             self.id.clone(),
-            self.profile.get().map(|profile| profile.labels.clone()),
+            self.profile().map(|profile| profile.labels.clone()),
             self.state.borrow().clone(),
+            self.configuration_problem.lock().clone(),
             self.bundles.lock().values().cloned().collect(),
         )
     }
 
-    fn publish(&self) {
-        let Some(profile) = self.profile.get() else {
+    pub(super) fn publish(&self) {
+        let Some(profile) = self.profile() else {
             return;
         };
         if profile.status_sinks.is_empty() {

@@ -35,8 +35,10 @@ mod lease;
 mod life;
 mod policy_store;
 mod question;
+mod reconfigure;
 mod shared;
 mod snapshot;
+mod ticket;
 
 pub use counters::DecisionCounts;
 pub use decide::Decide;
@@ -49,5 +51,7 @@ pub(crate) use activation::{ActivationError, Unsaved};
 pub(crate) use hooks::Hooks;
 pub(crate) use life::Instance;
 pub(crate) use policy_store::PolicyStore;
+pub(crate) use reconfigure::Configured;
 pub(crate) use shared::Shared;
 pub(crate) use snapshot::{Profile, Snapshot};
+pub(crate) use ticket::Ticket;

@@ -89,7 +89,8 @@ impl Question {
             } else {
                 (Reason::NotReady, "the instance has no policy yet")
             };
-            let asked = path.or_else(|| instance.profile().map(|profile| &profile.entrypoint));
+            let profile = instance.profile();
+            let asked = path.or_else(|| profile.as_ref().map(|profile| &profile.entrypoint));
             let mut ends = Ends::unasked(reason, reason, message);
             ends.path = asked.map(EntrypointPath::shared);
             return Err(self.conclude(ends, LogEntry::default(), None));
@@ -142,9 +143,12 @@ impl Question {
             reason = ends.reason.as_str(),
         );
         let snapshot = prepared.map(|(snapshot, _)| snapshot);
-        let profile = snapshot
-            .map(|snapshot| &snapshot.profile)
-            .or_else(|| instance.profile());
+        let unserved = match snapshot {
+            Some(_) => None,
+            None => instance.profile(),
+        };
+        let profile = snapshot.map(|snapshot| &*snapshot.profile);
+        let profile = profile.or(unserved.as_deref());
         if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
             let withholds = snapshot.is_some_and(|snapshot| snapshot.withholds);
             let event = self.event(&decision, profile, entry, ends.eval, withholds);

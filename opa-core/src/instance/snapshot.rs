@@ -1,9 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use super::policy_store::Compiled;
+use super::ticket::Lineage;
 use crate::Value;
 use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
 use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
@@ -12,7 +13,7 @@ use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
 /// made from requests: those are prepared each time.
 const MAX_PREPARED: usize = 256;
 
-/// What an instance is besides its policy: its configuration, rendered once when it starts.
+/// What an instance is besides its policy: its configuration, rendered when it starts and when it changes.
 pub(crate) struct Profile {
     pub(crate) labels: Labels,
     /// The path that is asked when a route names none.
@@ -20,7 +21,7 @@ pub(crate) struct Profile {
     pub(crate) dry_run: bool,
     pub(crate) skip_request_body_parse: bool,
     /// The bundles that must be there before anything is served.
-    pub(crate) bundles: Vec<Arc<str>>,
+    pub(crate) bundles: BTreeMap<Arc<str>, Lineage>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
     pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
 }

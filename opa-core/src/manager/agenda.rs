@@ -45,6 +45,14 @@ impl Agenda {
         self.restarts.insert((at, self.next_number), start);
     }
 
+    /// Forgets the polls that must not change their instance any more.
+    pub(super) fn forget_retired(&mut self) {
+        self.due.retain(|_, poll| !poll.ticket.is_retired());
+        for queue in self.ready.values_mut() {
+            queue.retain(|poll| !poll.ticket.is_retired());
+        }
+    }
+
     /// When the next poll or start is due.
     pub(super) fn next_due(&self) -> Instant {
         let poll = self.due.first_key_value().map(|((at, _), _)| *at);

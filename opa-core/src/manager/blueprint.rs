@@ -1,4 +1,6 @@
-use std::collections::HashMap;
+mod kept;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +8,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use self::kept::{polling_of, ticket_of};
 use super::poll::{CompilePool, Poll, Terms};
 use super::slots::{self, Slots};
 use crate::bundle::persist::Place;
-use crate::bundle::source::{File, HttpSource, OciSource, Source};
+use crate::bundle::source::{File, HttpSource, OciSource, Source, Watches};
 use crate::bundle::{Limits, Verification};
 use crate::config::{
     BundleConfig, BundleSource, Config, ConfigError, ConfigErrorKind, EnvPolicy, PollingConfig,
     ServiceConfig, ServiceKind, SigningConfig, Template,
 };
-use crate::instance::{Instance, Profile};
+use crate::instance::{Configured, Instance, Profile, Ticket};
 use crate::plugin::{Attached, Labels, Plugin, Scope};
 use crate::service::{Clients, Registry, Service};
 use crate::{AppId, OPA_VERSION};
@@ -33,13 +36,21 @@ const DEFAULT_DIRECTORY: &str = ".opa";
 #[derive(Clone)]
 pub(super) struct Blueprint {
     pub(super) compile: CompilePool,
+    template: Option<Arc<Template>>,
     parts: Arc<Parts>,
+}
+
+/// What an instance is to be made.
+pub(super) struct Plan {
+    pub(super) told: Configured,
+    pub(super) profile: Arc<Profile>,
+    /// Those that it doesn't have yet.
+    pub(super) polls: Vec<Poll>,
 }
 
 /// What a program gives a manager, besides the engine and its bounds.
 #[derive(Default)]
 pub(super) struct Given {
-    pub(super) template: Option<Template>,
     pub(super) env: EnvPolicy,
     /// Bundles from code; with one of them, none is read from a service that isn't configured.
     pub(super) sources: Vec<(Arc<str>, Arc<dyn Source>)>,
@@ -52,24 +63,35 @@ pub(super) struct Given {
 struct Parts {
     given: Given,
     clients: Clients,
+    watches: Watches,
     downloads: Arc<Semaphore>,
     of_code: Slots,
     of_services: Mutex<HashMap<String, Slots>>,
 }
 
 impl Blueprint {
-    pub(super) fn new(given: Given, compile: CompilePool) -> Self {
+    pub(super) fn new(given: Given, template: Option<Template>, compile: CompilePool) -> Self {
         let downloads = slots::total();
         let parts = Parts {
             given,
             clients: Clients::default(),
+            watches: Watches::default(),
             of_code: Slots::of_code(&downloads),
             of_services: Mutex::default(),
             downloads,
         };
         Self {
             compile,
+            template: template.map(Arc::new),
             parts: Arc::new(parts),
+        }
+    }
+
+    /// The same with another configuration: clients and bounds stay.
+    pub(super) fn with_template(&self, template: Option<Template>) -> Self {
+        Self {
+            template: template.map(Arc::new),
+            ..self.clone()
         }
     }
 
@@ -81,11 +103,9 @@ impl Blueprint {
         let config = self.config(&app)?;
         if config.bundles.is_empty() && self.parts.given.sources.is_empty() {
             let file = self
-                .parts
-                .given
                 .template
                 .as_ref()
-                .map_or("configuration", Template::file);
+                .map_or("configuration", |template| template.file());
             let text = if config.services.is_empty() {
                 format!("{file}: services: expected one for the app's bundle, found none")
             } else {
@@ -97,7 +117,7 @@ impl Blueprint {
             tracing::warn!(target: "opa::config", "{warning}");
         }
         self.check_clients(&config)?;
-        self.profile(&app, config).map(|_| ())
+        self.profile(&app, &config, String::new()).map(|_| ())
     }
 
     /// What names a file of certificates is known to be usable when the manager is built, if all
@@ -122,28 +142,64 @@ impl Blueprint {
         })
     }
 
-    /// Gives an instance its configuration. Answers the polls of its bundles.
-    pub(super) fn start(&self, instance: &Arc<Instance>) -> Result<Vec<Poll>, ConfigError> {
+    /// What `instance` is to be made, if that isn't what it was told last. What is the same of its
+    /// bundles keeps its poll.
+    pub(super) fn plan(
+        &self,
+        instance: &Arc<Instance>,
+        previous: Option<&Configured>,
+    ) -> Result<Option<Plan>, ConfigError> {
         let config = self.config(instance.id())?;
-        let mut polls = self.polls_of_services(instance, &config)?;
-        for (name, source) in &self.parts.given.sources {
-            polls.push(self.poll_of_code(instance, &config, name, Arc::clone(source)));
+        if previous.is_some_and(|previous| previous.config == config) {
+            return Ok(None);
         }
-        let mut profile = self.profile(instance.id(), config)?;
-        profile.bundles = polls.iter().map(|poll| Arc::clone(&poll.bundle)).collect();
-        instance.configure(Arc::new(profile));
-        Ok(polls)
+        let mut tickets = BTreeMap::new();
+        let mut polls = Vec::new();
+        for bundle in &config.bundles {
+            let name: Arc<str> = bundle.name.as_str().into();
+            let (ticket, is_new) = ticket_of(&config, bundle, previous);
+            if is_new && let Some(poll) = self.poll_of_service(instance, &config, bundle)? {
+                polls.push(poll.with_ticket(ticket.clone()));
+            }
+            tickets.insert(name, ticket);
+        }
+        for (name, source) in &self.parts.given.sources {
+            let known = previous.filter(|previous| previous.config.keys == config.keys);
+            let ticket = match known.and_then(|previous| previous.polls.get(name)) {
+                Some(ticket) => ticket.clone(),
+                None => {
+                    let ticket = Ticket::default();
+                    let poll = self.poll_of_code(instance, &config, name, Arc::clone(source));
+                    polls.push(poll.with_ticket(ticket.clone()));
+                    ticket
+                }
+            };
+            tickets.insert(Arc::clone(name), ticket);
+        }
+        let id = previous.map_or_else(|| uuid::Uuid::new_v4().to_string(), |one| one.id.clone());
+        let mut profile = self.profile(instance.id(), &config, id.clone())?;
+        let lineages = tickets.iter();
+        let lineages = lineages.map(|(name, it)| (Arc::clone(name), it.lineage().clone()));
+        profile.bundles = lineages.collect();
+        Ok(Some(Plan {
+            told: Configured {
+                config,
+                id,
+                polls: tickets,
+            },
+            profile: Arc::new(profile),
+            polls,
+        }))
     }
 
     fn config(&self, app: &AppId) -> Result<Config, ConfigError> {
-        let Given { template, env, .. } = &self.parts.given;
-        match template {
-            Some(template) => template.config(app.as_str(), env),
+        match &self.template {
+            Some(template) => template.config(app.as_str(), &self.parts.given.env),
             None => Ok(Config::default()),
         }
     }
 
-    fn profile(&self, app: &AppId, config: Config) -> Result<Profile, ConfigError> {
+    fn profile(&self, app: &AppId, config: &Config, id: String) -> Result<Profile, ConfigError> {
         let given = &self.parts.given;
         if let Some(refused) = &config.envoy.dry_run_refused
             && config.envoy.dry_run
@@ -151,15 +207,14 @@ impl Blueprint {
         {
             return Err(refused.clone());
         }
-        self.check_registered(&config)?;
-        let id = uuid::Uuid::new_v4().to_string();
+        self.check_registered(config)?;
         // OPA's own labels win over configured ones.
         let own = [
             ("id".to_owned(), id),
             ("version".to_owned(), OPA_VERSION.to_owned()),
         ];
         let labels = Labels::new(config.labels.clone().into_iter().chain(own));
-        let scope = Scope::new(app, &config, &labels);
+        let scope = Scope::new(app, config, &labels);
         let attached: Vec<Attached> = given
             .plugins
             .iter()
@@ -170,7 +225,7 @@ impl Blueprint {
             entrypoint: config.envoy.path.clone(),
             dry_run: config.envoy.dry_run,
             skip_request_body_parse: config.envoy.skip_request_body_parse,
-            bundles: Vec::new(),
+            bundles: BTreeMap::new(),
             decision_sinks: attached
                 .iter()
                 .filter_map(|one| one.decisions.clone())
@@ -209,42 +264,45 @@ impl Blueprint {
         Ok(())
     }
 
-    fn polls_of_services(
+    fn poll_of_service(
         &self,
         instance: &Arc<Instance>,
         config: &Config,
-    ) -> Result<Vec<Poll>, ConfigError> {
-        let mut polls = Vec::with_capacity(config.bundles.len());
-        for bundle in &config.bundles {
-            let (source, slots): (Arc<dyn Source>, Slots) = match &bundle.source {
-                BundleSource::File(path) => (Arc::new(File::new(path)), self.parts.of_code.clone()),
-                BundleSource::Service { service, resource } => {
-                    let service = config.services.iter().find(|one| one.name == *service);
-                    // The configuration was read with this check.
-                    let Some(service) = service else { continue };
-                    let client = self.service(service)?;
-                    let source = source_of(service.kind, client, resource)?;
-                    (source, self.slots_of(service))
-                }
-            };
-            let poll = Poll::new(
-                instance,
-                bundle.name.as_str().into(),
-                source,
-                bundle.polling.clone(),
-                Terms {
-                    limits: Limits::default().with_file_bytes(bundle.size_limit_bytes),
-                    verification: self.verification(config, bundle.signing.clone()),
-                },
-                slots,
-                self.compile.clone(),
-            );
-            polls.push(match self.place(instance.id(), config, bundle)? {
-                Some(place) => poll.persisted(place),
-                None => poll,
-            });
-        }
-        Ok(polls)
+        bundle: &BundleConfig,
+    ) -> Result<Option<Poll>, ConfigError> {
+        let (source, slots): (Arc<dyn Source>, Slots) = match &bundle.source {
+            BundleSource::File(path) => {
+                let limits = Limits::default().with_file_bytes(bundle.size_limit_bytes);
+                let file = File::watched_by(&self.parts.watches, path, limits);
+                (Arc::new(file), self.parts.of_code.clone())
+            }
+            BundleSource::Service { service, resource } => {
+                let service = config.services.iter().find(|one| one.name == *service);
+                // The configuration was read with this check.
+                let Some(service) = service else {
+                    return Ok(None);
+                };
+                let client = self.service(service)?;
+                let source = source_of(service.kind, client, resource)?;
+                (source, self.slots_of(service))
+            }
+        };
+        let poll = Poll::new(
+            instance,
+            bundle.name.as_str().into(),
+            source,
+            polling_of(bundle),
+            Terms {
+                limits: Limits::default().with_file_bytes(bundle.size_limit_bytes),
+                verification: self.verification(config, bundle.signing.clone()),
+            },
+            slots,
+            self.compile.clone(),
+        );
+        Ok(Some(match self.place(instance.id(), config, bundle)? {
+            Some(place) => poll.persisted(place),
+            None => poll,
+        }))
     }
 
     /// Where the bundle is kept, if it is to be. Without an app's placeholder in the configured

@@ -8,12 +8,13 @@ use tokio::runtime::Handle;
 
 use super::blueprint::{Blueprint, Given};
 use super::poll::CompilePool;
+use super::reload::{self, Base, Origin, Reloader};
 use super::scheduler::Scheduler;
 use super::{Inner, Instances, Manager, sweeper};
 use crate::Value;
 use crate::bundle::source::{Memory, Source};
 use crate::bundle::{BundleError, BundleWriter};
-use crate::config::{ConfigError, ConfigErrorKind, EnvPolicy, Template};
+use crate::config::{ConfigError, ConfigErrorKind, EnvPolicy};
 use crate::engine::pool::{Pool, PoolConfig, Spawn};
 use crate::engine::{
     Budget, Clock, Engine, IoDriver, Module, NoIo, PrintSink, Runner, Scheduling, SystemClock,
@@ -31,7 +32,8 @@ const SLICE: Duration = Duration::from_micros(100);
 #[must_use = "nothing runs until `build` is called"]
 pub struct ManagerBuilder {
     given: Given,
-    problem: Option<ConfigError>,
+    origin: Origin,
+    watch_config: Option<Duration>,
     engine: Option<Arc<dyn Engine>>,
     budget: Budget,
     grace: Duration,
@@ -46,7 +48,8 @@ impl Default for ManagerBuilder {
     fn default() -> Self {
         Self {
             given: Given::default(),
-            problem: None,
+            origin: Origin::default(),
+            watch_config: None,
             engine: None,
             budget: Budget::default(),
             grace: Duration::from_secs(30),
@@ -62,19 +65,41 @@ impl Default for ManagerBuilder {
 impl ManagerBuilder {
     /// Reads OPA's configuration from a file: the template of all apps.
     pub fn config_file(self, path: impl AsRef<Path>) -> Self {
-        self.template(Template::read(path))
+        self.base(Base::File(path.as_ref().to_owned()))
     }
 
     /// Reads OPA's configuration, the template of all apps, from a text.
     pub fn config_yaml(self, text: &str) -> Self {
-        self.template(Template::parse("<config>", text))
+        self.base(Base::Text(text.to_owned()))
     }
 
-    fn template(mut self, template: Result<Template, ConfigError>) -> Self {
-        match template {
-            Ok(template) => self.given.template = Some(template),
-            Err(error) => self.problem = self.problem.or(Some(error)),
-        }
+    fn base(mut self, base: Base) -> Self {
+        self.origin.base = base;
+        self
+    }
+
+    /// Puts options over the configuration, as `--set` of OPA: `labels.region=eu,services.a.url=…`.
+    /// See [`Overrides`](crate::config::Overrides). Can be called again; later ones win.
+    pub fn set(mut self, options: impl Into<String>) -> Self {
+        self.origin.set.push(options.into());
+        self
+    }
+
+    /// Puts the content of files over the configuration and over what is [`set`](Self::set), as
+    /// `--set-file` of OPA: `services.a.credentials.bearer.token=/run/secrets/token`. They are read
+    /// again by each [`Manager::reload`].
+    pub fn set_file(mut self, options: impl Into<String>) -> Self {
+        self.origin.set_files.push(options.into());
+        self
+    }
+
+    /// Looks at the configuration's files, [`config_file`](Self::config_file) and those of
+    /// [`set_file`](Self::set_file), every so often, and [reloads](Manager::reload) when their
+    /// content has changed and is the same at the next look. Links may be swapped, as Kubernetes
+    /// does. What is wrong is logged, and the old configuration stays. Default: only
+    /// [`Manager::reload`] reads them again.
+    pub fn watch_config(mut self, every: Duration) -> Self {
+        self.watch_config = Some(every);
         self
     }
 
@@ -208,9 +233,9 @@ impl ManagerBuilder {
     /// What is wrong with the configuration, with file, place and what was expected;
     /// [`ConfigErrorKind::NoRuntime`] outside of a Tokio runtime.
     pub fn build(mut self) -> Result<Manager, ConfigError> {
-        if let Some(problem) = self.problem {
-            return Err(problem);
-        }
+        // Before they are read: a change in between is seen.
+        let content = self.watch_config.map(|_| self.origin.content());
+        let template = self.origin.read()?;
         let runtime = Handle::try_current()
             .map_err(|error| ConfigError::new(ConfigErrorKind::NoRuntime, error.to_string()))?;
         let engine = self.engine.map_or_else(default_engine, Ok)?;
@@ -232,7 +257,7 @@ impl ManagerBuilder {
         let plugins = self.given.plugins.clone();
         self.given.credentials.env = self.given.env.clone();
         self.given.credentials.clock = Arc::clone(&self.clock);
-        let blueprint = Blueprint::new(self.given, CompilePool::new(cores));
+        let blueprint = Blueprint::new(self.given, template, CompilePool::new(cores));
         blueprint.validate()?;
         let shared = Shared::new(engine, runner, self.clock, self.budget, self.prints);
         let instances = Arc::new(Instances {
@@ -243,13 +268,24 @@ impl ManagerBuilder {
             max_apps: self.max_apps,
         });
         let scheduler = Arc::new(Scheduler::new(blueprint));
-        let background = vec![
+        let reloader = Arc::new(Reloader {
+            instances: Arc::clone(&instances),
+            scheduler: Arc::clone(&scheduler),
+            origin: Arc::new(self.origin),
+            runtime: runtime.clone(),
+            one: tokio::sync::Mutex::default(),
+        });
+        let mut background = vec![
             runtime.spawn(Arc::clone(&scheduler).run()),
             runtime.spawn(sweeper::run(Arc::clone(&instances))),
         ];
+        if let Some(every) = self.watch_config {
+            background.push(runtime.spawn(reload::watch(Arc::clone(&reloader), every, content)));
+        }
         Ok(Manager(Arc::new(Inner {
             instances,
             scheduler,
+            reloader,
             plugins,
             background,
             ended: tokio::sync::Mutex::default(),

@@ -28,6 +28,7 @@ mod blueprint;
 mod builder;
 mod error;
 mod poll;
+mod reload;
 mod scheduler;
 mod slots;
 mod sweeper;
@@ -50,9 +51,11 @@ use tokio::time::Instant;
 pub use app_set::AppSet;
 pub use builder::ManagerBuilder;
 pub use error::AppError;
+pub use reload::ReloadReport;
 
+use self::reload::Reloader;
 use self::scheduler::Scheduler;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, ConfigErrorKind};
 use crate::engine::Module;
 use crate::instance::{Instance, Shared};
 use crate::plugin::{InstanceStatus, Plugin};
@@ -74,6 +77,7 @@ pub struct Manager(Arc<Inner>);
 struct Inner {
     instances: Arc<Instances>,
     scheduler: Arc<Scheduler>,
+    reloader: Arc<Reloader>,
     plugins: Vec<Arc<dyn Plugin>>,
     background: Vec<JoinHandle<()>>,
     /// Whether a shutdown has come to its end; held by the one that is under way.
@@ -141,6 +145,36 @@ impl Manager {
             .map(|app| self.app(app))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(AppSet::new(leases))
+    }
+
+    /// Reads the configuration again: its file and those of
+    /// [`set_file`](ManagerBuilder::set_file), variables, and what overrides it.
+    ///
+    /// It is checked as a whole, as by [`build`](ManagerBuilder::build), before anything changes.
+    /// Then it is in force for every app that starts, and each instance whose configuration says
+    /// something else than before is configured anew; the others are not touched, not even by a
+    /// request to a bundle server. The content of files that a configuration only names, such as
+    /// certificates, is not compared.
+    ///
+    /// A changed instance keeps its label `id`, the bundles that are the same, and what it serves,
+    /// until all of its new bundles are there. Then bundles, labels, entrypoint and plugins change
+    /// at once. Plugins [attach](crate::plugin::Plugin::attach) anew; decisions of the old state go
+    /// where they went.
+    ///
+    /// Calls at the same time follow each other. The reload goes on when the future is dropped.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration: the old one stays in force for all apps, also for
+    /// those that start later. [`ConfigErrorKind::Closed`]
+    /// when the manager is shut down.
+    pub async fn reload(&self) -> Result<ReloadReport, ConfigError> {
+        let reloader = Arc::clone(&self.0.reloader);
+        let reload = async move { reloader.reload().await };
+        let ended = self.0.reloader.runtime.spawn(reload).await;
+        ended.unwrap_or_else(|_| {
+            let text = "the reload was ended before its time";
+            Err(ConfigError::new(ConfigErrorKind::Closed, text))
+        })
     }
 
     /// What an operator wants to know of each instance, sorted by app.

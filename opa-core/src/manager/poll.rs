@@ -17,7 +17,7 @@ use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
 use crate::bundle::{self, Limits, Verification};
 use crate::config::PollingConfig;
-use crate::instance::{ActivationError, Instance, Unsaved};
+use crate::instance::{ActivationError, Instance, Ticket, Unsaved};
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -48,6 +48,7 @@ pub(super) struct Poll {
     pub(super) terms: Terms,
     pub(super) slots: Slots,
     pub(super) compile: CompilePool,
+    pub(super) ticket: Ticket,
     place: Option<Arc<Place>>,
     etag: Option<Arc<str>>,
     long_polling: bool,
@@ -103,11 +104,17 @@ impl Poll {
             terms,
             slots,
             compile,
+            ticket: Ticket::default(),
             place: None,
             etag: None,
             long_polling,
             failures: 0,
         }
+    }
+
+    /// Lets the poll change the instance by `ticket`.
+    pub(super) fn with_ticket(self, ticket: Ticket) -> Self {
+        Self { ticket, ..self }
     }
 
     /// Room for the next question, if there is any now. A question that will wait for news needs
@@ -244,8 +251,11 @@ impl Poll {
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);
+        let ticket = self.ticket.clone();
         let activate = move || {
-            activating.activate(&mut loaded, &name, bundle, size)?;
+            activating.activate(&mut loaded, (&name, &ticket), bundle, size)?;
+            // It was told while this waited that the instance has no such bundle any more.
+            let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
             Ok(())
         };

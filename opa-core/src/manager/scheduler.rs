@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::agenda::{Agenda, Start};
-use super::blueprint::Blueprint;
-use super::poll::{Poll, backoff};
+use super::blueprint::{Blueprint, Plan};
+use super::poll::{CompilePool, Poll, backoff};
 use super::slots::Room;
 use crate::instance::Instance;
 
@@ -25,7 +26,12 @@ const STARTS: usize = 16;
 const MAX_RESTART: Duration = Duration::from_secs(60);
 
 pub(super) struct Scheduler {
-    blueprint: Blueprint,
+    blueprint: Mutex<Blueprint>,
+    /// Polls of instances that were configured anew.
+    adopted: Mutex<Vec<Poll>>,
+    /// Polls were retired.
+    retired: AtomicBool,
+    compile: CompilePool,
     /// Instances that must be started, in the order in which they were asked for.
     starts: Mutex<VecDeque<Start>>,
     wake: Notify,
@@ -34,7 +40,10 @@ pub(super) struct Scheduler {
 impl Scheduler {
     pub(super) fn new(blueprint: Blueprint) -> Self {
         Self {
-            blueprint,
+            compile: blueprint.compile.clone(),
+            blueprint: Mutex::new(blueprint),
+            adopted: Mutex::default(),
+            retired: AtomicBool::new(false),
             starts: Mutex::default(),
             wake: Notify::new(),
         }
@@ -50,6 +59,21 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
+    pub(super) fn blueprint(&self) -> Blueprint {
+        self.blueprint.lock().clone()
+    }
+
+    /// Takes `blueprint` for whatever starts from here on.
+    pub(super) fn switch(&self, blueprint: Blueprint) {
+        *self.blueprint.lock() = blueprint;
+    }
+
+    /// Forgets the polls that a reload has ended.
+    pub(super) fn forget_retired(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// Polls until it is aborted.
     pub(super) async fn run(self: Arc<Self>) {
         let mut agenda = Agenda::default();
@@ -57,6 +81,13 @@ impl Scheduler {
         let mut starting = JoinSet::new();
         loop {
             let now = Instant::now();
+            let adopted = std::mem::take(&mut *self.adopted.lock());
+            if self.retired.swap(false, Ordering::AcqRel) {
+                agenda.forget_retired();
+            }
+            for poll in adopted {
+                agenda.add(Box::new(poll), Duration::ZERO);
+            }
             while let Some(start) = agenda.next_restart(now) {
                 self.starts.lock().push_back(start);
             }
@@ -97,26 +128,114 @@ impl Scheduler {
     }
 
     async fn started(&self, instance: Arc<Instance>, start: Start) -> Ended {
-        let blueprint = self.blueprint.clone();
-        let starting = Arc::clone(&instance);
-        let polls = self
-            .blueprint
-            .compile
-            .run(move || blueprint.start(&starting))
-            .await;
-        match polls {
-            Some(Ok(mut polls)) => {
-                // Here and not with the first question: a server that hangs keeps no app from
-                // what is on disk, however many wait for it.
-                for poll in &mut polls {
-                    poll.restore(&instance).await;
-                }
-                Ended::Start(polls)
-            }
-            Some(Err(error)) => not_started(&instance, start, &error.to_string()),
-            None => not_started(&instance, start, "a panic ended the start"),
+        match self.configure(&instance).await {
+            Ok(configured) => Ended::Start(configured.polls),
+            Err(error) => not_started(&instance, start, &error),
         }
     }
+
+    /// Tells an instance the configuration that is in force now, if it was told one already: it is
+    /// told when it starts otherwise.
+    pub(super) async fn tell(&self, instance: &Arc<Instance>) -> Outcome {
+        if instance.is_closed() || instance.configured().await.is_none() {
+            return Outcome::NotStarted;
+        }
+        match self.configure(instance).await {
+            Ok(Configuring {
+                changed,
+                polls,
+                problem,
+            }) => {
+                self.adopted.lock().extend(polls);
+                self.wake.notify_one();
+                match problem {
+                    Some(problem) => Outcome::Failed(problem),
+                    None if changed => Outcome::Changed,
+                    None => Outcome::Unchanged,
+                }
+            }
+            Err(error) => {
+                let failed = Start {
+                    instance: Arc::downgrade(instance),
+                    failures: 1,
+                };
+                note_problem(instance, &error);
+                self.starts.lock().push_back(failed);
+                self.wake.notify_one();
+                Outcome::Failed(error)
+            }
+        }
+    }
+
+    /// Makes an instance what the configuration says now.
+    async fn configure(&self, instance: &Arc<Instance>) -> Result<Configuring, String> {
+        // Whoever comes last takes the newest blueprint: it is looked at under this lock.
+        let configured = instance.configured().await;
+        let blueprint = self.blueprint();
+        instance
+            .shared()
+            .hooks
+            .reach("configure: the blueprint is taken");
+        let planning = Arc::clone(instance);
+        let plan = move || {
+            let plan = blueprint.plan(&planning, configured.as_ref());
+            (configured, plan)
+        };
+        let panicked = || "a panic ended the start".to_owned();
+        let (mut configured, plan) = self.compile.run(plan).await.ok_or_else(panicked)?;
+        let Some(plan) = plan.map_err(|error| error.to_string())? else {
+            instance.note_configuration(None);
+            return Ok(Configuring::default());
+        };
+        let Plan {
+            told,
+            profile,
+            mut polls,
+        } = plan;
+        let mut loaded = instance.loaded().await;
+        let applying = Arc::clone(instance);
+        let apply = move || applying.reconfigure(&mut loaded, &mut configured, told, profile);
+        let applied = self.compile.run(apply).await.ok_or_else(panicked)?;
+        let problem = applied.err().map(|error| error.to_string());
+        match &problem {
+            Some(problem) => note_problem(instance, problem),
+            None => instance.note_configuration(None),
+        }
+        // Here and not with the first question: a server that hangs keeps no app from what is on
+        // disk, however many wait for it.
+        for poll in &mut polls {
+            poll.restore(instance).await;
+        }
+        Ok(Configuring {
+            changed: true,
+            polls,
+            problem,
+        })
+    }
+}
+
+/// What telling an instance its configuration came to.
+#[derive(Default)]
+struct Configuring {
+    changed: bool,
+    polls: Vec<Poll>,
+    /// What its bundles make no policy for.
+    problem: Option<String>,
+}
+
+/// What a reload meant for an instance.
+pub(super) enum Outcome {
+    Changed,
+    Unchanged,
+    Failed(String),
+    /// It is told when it starts.
+    NotStarted,
+}
+
+fn note_problem(instance: &Instance, problem: &str) {
+    tracing::error!(target: "opa::instance", app = %instance.id(), "configuration not in force: {problem}");
+    instance.note_configuration(Some(problem.into()));
+    instance.fail(problem, None);
 }
 
 /// The configuration can't serve this app now. It is tried again: files that it names and what
@@ -125,6 +244,7 @@ fn not_started(instance: &Instance, start: Start, reason: &str) -> Ended {
     if start.failures == 0 {
         tracing::error!(target: "opa::instance", app = %instance.id(), reason, "instance not started");
     }
+    instance.note_configuration(Some(reason.into()));
     let delay = backoff(start.failures, MAX_RESTART);
     instance.fail(reason, instance.now().checked_add(delay));
     let failures = start.failures.saturating_add(1);
@@ -136,7 +256,7 @@ enum Ended {
     Start(Vec<Poll>),
     NotStarted(Start, Duration),
     Poll(Box<Poll>, Duration),
-    /// The instance was closed.
+    /// The instance was closed, or has no such bundle any more.
     Gone,
 }
 
@@ -144,10 +264,10 @@ async fn run_poll(mut poll: Box<Poll>, room: Room) -> Ended {
     let Some(instance) = poll.instance.upgrade() else {
         return Ended::Gone;
     };
-    let closed = instance.closed();
+    let over = instance.over(&poll.ticket);
     drop(instance);
     tokio::select! {
-        () = closed => Ended::Gone,
+        () = over => Ended::Gone,
         delay = poll.run(room) => Ended::Poll(poll, delay),
     }
 }

@@ -52,6 +52,9 @@ pub struct InstanceStatus {
     pub labels: Option<Labels>,
     /// The state.
     pub state: State,
+    /// Why the instance isn't what the configuration says now. After a reload it goes on with what
+    /// it was told before; it is tried again.
+    pub configuration_problem: Option<Arc<str>>,
     /// Each configured bundle, sorted by name.
     pub bundles: Vec<BundleStatus>,
 }
@@ -61,12 +64,14 @@ impl InstanceStatus {
         app: AppId,
         labels: Option<Labels>,
         state: State,
+        configuration_problem: Option<Arc<str>>,
         bundles: Vec<BundleStatus>,
     ) -> Self {
         Self {
             app,
             labels,
             state,
+            configuration_problem,
             bundles,
         }
     }

@@ -139,6 +139,43 @@ impl Opa {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// The active configuration (`GET /v1/config`) of a server that is started with a configuration
+    /// file, further arguments and environment variables.
+    ///
+    /// # Errors
+    ///
+    /// When OPA refuses them, with its own words.
+    pub async fn active_configuration(
+        &self,
+        configuration: &str,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Value, String> {
+        let attempt = async || {
+            let more = |command: &mut Command| {
+                command.args(arguments);
+            };
+            let server = Server::start_with(
+                "opa",
+                &self.program,
+                env,
+                |_| configuration.to_owned(),
+                more,
+            )
+            .await?;
+            server.ready("/health").await
+        };
+        let server = process::start(attempt)
+            .await
+            .map_err(|error| error.to_string())?;
+        let response = http_client::get(server.port.address(), "/v1/config")
+            .await
+            .map_err(|error| error.to_string())?;
+        let answer: Value =
+            serde_json::from_slice(response.body()).map_err(|error| error.to_string())?;
+        Ok(answer.get("result").cloned().unwrap_or_default())
+    }
+
     async fn attempt(
         &self,
         environment: &[(&str, &str)],
@@ -210,6 +247,17 @@ impl Server {
         environment: &[(&str, &str)],
         configuration: impl FnOnce(&Path) -> String,
     ) -> Result<Server, StartError> {
+        Self::start_with(name, program, environment, configuration, |_| {}).await
+    }
+
+    /// As [`start`](Self::start); `more` may add to the command.
+    async fn start_with(
+        name: &str,
+        program: &Path,
+        environment: &[(&str, &str)],
+        configuration: impl FnOnce(&Path) -> String,
+        more: impl FnOnce(&mut Command),
+    ) -> Result<Server, StartError> {
         let port = Port::reserve().expect("a port of loopback can be reserved");
         let process = Process::spawn(name, |folder| {
             let file = process::write(folder, "opa.yaml", configuration(folder))?;
@@ -223,6 +271,7 @@ impl Server {
             command
                 .current_dir(folder)
                 .envs(environment.iter().copied());
+            more(&mut command);
             Ok(command)
         })?;
         Ok(Server { process, port })

@@ -18,6 +18,20 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config_file: PathBuf,
 
+    /// Puts options over the configuration, as OPA's: `labels.region=eu`. Can be repeated.
+    #[arg(long, value_name = "OPTIONS")]
+    pub(crate) set: Vec<String>,
+
+    /// Puts the content of files over the configuration, as OPA's: `labels.region=/etc/region`.
+    /// Can be repeated.
+    #[arg(long, value_name = "OPTIONS")]
+    pub(crate) set_file: Vec<String>,
+
+    /// Reloads the configuration when its content changes, as SIGHUP does at any time. What is
+    /// wrong is logged, and the old configuration stays.
+    #[arg(long)]
+    pub(crate) watch: bool,
+
     /// Where to listen, with HTTP/1.1 and HTTP/2 without TLS. Port 0 is a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
@@ -111,6 +125,15 @@ mod tests {
         );
         assert!(!args.trust_app_header && !args.permit_dry_run && !args.body_unseen);
         assert!(args.admin.is_none() && args.allow_env.is_empty());
+        assert!(args.set.is_empty() && args.set_file.is_empty() && !args.watch);
+    }
+
+    #[test]
+    fn overrides_are_taken_as_they_are() {
+        let args = parse("--set a.b=1,c=2 --set d={e,f} --set-file g=h,i=j --watch").unwrap();
+        assert_eq!(args.set, ["a.b=1,c=2", "d={e,f}"]);
+        assert_eq!(args.set_file, ["g=h,i=j"]);
+        assert!(args.watch);
     }
 
     #[test]

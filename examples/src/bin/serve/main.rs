@@ -11,10 +11,12 @@
 mod apps;
 mod args;
 mod echo;
+mod reload;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::Router;
 use clap::Parser;
@@ -23,6 +25,9 @@ use opa_tower::{Manager, admin};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::Args;
+
+/// How often `--watch` looks at the configuration.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// The exit code for arguments and configuration that are wrong, as clap's.
 const USAGE: u8 = 2;
@@ -41,8 +46,17 @@ async fn main() -> ExitCode {
 }
 
 fn manager(args: &Args) -> Result<Manager, ConfigError> {
-    Manager::builder()
-        .config_file(&args.config_file)
+    let mut builder = Manager::builder().config_file(&args.config_file);
+    for options in &args.set {
+        builder = builder.set(options);
+    }
+    for options in &args.set_file {
+        builder = builder.set_file(options);
+    }
+    if args.watch {
+        builder = builder.watch_config(WATCH);
+    }
+    builder
         .env(EnvPolicy::allow(&args.allow_env))
         .plugin(opa_plugins::decision_logs())
         .max_apps(args.max_apps.get())
@@ -53,6 +67,7 @@ fn manager(args: &Args) -> Result<Manager, ConfigError> {
 
 async fn run(args: Args, manager: Manager) -> Result<(), Box<dyn Error>> {
     let interrupt = examples::interrupt()?;
+    reload::at_hangup(manager.clone())?;
     let router = match args.trust_app_header {
         true => apps::named_by_header(manager.clone(), args.body_unseen),
         false => apps::fixed(manager.app(&args.app)?, args.body_unseen),

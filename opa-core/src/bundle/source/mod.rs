@@ -26,6 +26,7 @@ mod file;
 mod http;
 mod memory;
 mod oci;
+mod watched;
 
 use std::fmt;
 use std::future::Future;
@@ -38,6 +39,7 @@ pub use file::File;
 pub(crate) use http::HttpSource;
 pub use memory::Memory;
 pub(crate) use oci::{OciSource, Reference};
+pub(crate) use watched::Watches;
 
 /// A boxed future of [`Source::fetch`].
 pub type SourceFuture<'a> =

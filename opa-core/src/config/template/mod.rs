@@ -1,11 +1,14 @@
 //! A configuration file before it is filled for an app.
 
 mod builder;
+mod over;
+mod overrides;
 mod placeholder;
 mod position;
 mod render;
 mod scalar;
 mod scan;
+mod strvals;
 mod tags;
 mod tree;
 mod yaml;
@@ -20,6 +23,7 @@ use super::document::Document;
 use super::env::EnvPolicy;
 use super::error::{ConfigError, ConfigErrorKind, Location, Position};
 use super::load::Config;
+pub use overrides::Overrides;
 use placeholder::{Placeholder, Placeholders, Tokenised, tokenise};
 use position::Cursor;
 use render::render;
@@ -35,6 +39,7 @@ pub struct Template {
     /// `None` for an empty file.
     root: Option<Arc<Tree>>,
     placeholders: Placeholders,
+    overrides: Overrides,
 }
 
 /// A larger file is refused.
@@ -70,6 +75,7 @@ impl Template {
             file,
             root,
             placeholders: tokenised.placeholders,
+            overrides: Overrides::default(),
         })
     }
 
@@ -125,6 +131,12 @@ impl Template {
         Self::from_bytes(&name, &bytes)
     }
 
+    /// Puts `overrides` over the file, in place of those that it had.
+    #[must_use]
+    pub fn with_overrides(self, overrides: Overrides) -> Self {
+        Self { overrides, ..self }
+    }
+
     /// Fills the placeholders for one app.
     ///
     /// This is cheap: what holds no placeholder is shared by all apps.
@@ -133,13 +145,14 @@ impl Template {
     /// A variable within `services`, `keys` or any `credentials` is unset or forbidden, or the
     /// filled document has a key twice.
     pub fn render(&self, app: &str, env: &EnvPolicy) -> Result<Document, ConfigError> {
-        let (root, warnings) = render(
+        let (root, mut warnings) = render(
             self.root.as_deref(),
             &self.placeholders,
             &self.file,
             app,
             env,
         )?;
+        let root = self.overrides.apply(root, app, env, &mut warnings)?;
         Ok(Document::new(self.file.clone(), app, root, warnings))
     }
 
@@ -262,7 +275,8 @@ fn error(
 }
 
 /// Reads at most one byte more than is accepted.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads a file up to the bound, and one byte more if it is larger.
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES)
         .unwrap_or(u64::MAX)

@@ -65,6 +65,20 @@ pub(crate) fn tokenise(text: &str) -> Result<Tokenised, TooMany> {
     Ok(writer.output)
 }
 
+impl Tokenised {
+    /// A text that is not searched for placeholders.
+    pub(crate) fn plain(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            positions: PositionMap::default(),
+            placeholders: Placeholders {
+                prefix: String::new(),
+                list: Vec::new(),
+            },
+        }
+    }
+}
+
 impl Placeholders {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Placeholder> {
         self.list.iter()
@@ -85,6 +99,12 @@ impl Placeholders {
     /// Takes a scalar apart at its tokens.
     pub(crate) fn split<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
         let mut parts = Vec::new();
+        if self.list.is_empty() {
+            return match text {
+                "" => parts,
+                text => vec![Part::Text(text)],
+            };
+        }
         let mut rest = text;
         let mut searched = 0;
         while let Some(start) = rest

@@ -23,35 +23,28 @@ pub(crate) fn render(
     app: &str,
     env: &EnvPolicy,
 ) -> Result<(Node, Vec<Warning>), ConfigError> {
-    let mut renderer = Renderer {
-        placeholders,
-        file,
-        app,
-        env,
-        found: vec![None; placeholders.len()],
-        filled: 0,
-        warnings: Vec::new(),
-    };
+    let mut renderer = Renderer::new(placeholders, file, app, env);
     let root = match tree {
         Some(tree) => renderer.node(tree, &Place::root())?,
         None => Node {
             value: Value::Null,
             position: None,
             per_app: false,
+            flag: None,
         },
     };
     Ok((root, renderer.warnings))
 }
 
 /// Where a node stands.
-struct Place {
+pub(super) struct Place {
     path: String,
     /// A placeholder without a value is an error here.
     strict: bool,
 }
 
 impl Place {
-    fn root() -> Self {
+    pub(super) fn root() -> Self {
         Self {
             path: String::new(),
             strict: false,
@@ -60,7 +53,7 @@ impl Place {
 
     /// `services`, `keys` and everything named `credentials` hold what a control plane is reached
     /// and trusted by. A placeholder left in there would fail much later, or be sent to somebody.
-    fn member(&self, key: &str) -> Self {
+    pub(super) fn member(&self, key: &str) -> Self {
         let is_root = self.path.is_empty();
         let strict = self.strict
             || key == "credentials"
@@ -71,7 +64,7 @@ impl Place {
         }
     }
 
-    fn item(&self, index: usize) -> Self {
+    pub(super) fn item(&self, index: usize) -> Self {
         Self {
             path: join(&self.path, &index.to_string()),
             strict: self.strict,
@@ -79,7 +72,7 @@ impl Place {
     }
 }
 
-struct Renderer<'r> {
+pub(super) struct Renderer<'r> {
     placeholders: &'r Placeholders,
     file: &'r Arc<str>,
     app: &'r str,
@@ -89,13 +82,32 @@ struct Renderer<'r> {
     found: Vec<Option<Arc<Lookedup>>>,
     /// Bytes filled in so far.
     filled: usize,
-    warnings: Vec<Warning>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// The text of a scalar.
 struct Filled {
     text: String,
     per_app: bool,
+}
+
+impl<'r> Renderer<'r> {
+    pub(super) fn new(
+        placeholders: &'r Placeholders,
+        file: &'r Arc<str>,
+        app: &'r str,
+        env: &'r EnvPolicy,
+    ) -> Self {
+        Self {
+            placeholders,
+            file,
+            app,
+            env,
+            found: vec![None; placeholders.len()],
+            filled: 0,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 impl Renderer<'_> {
@@ -113,6 +125,7 @@ impl Renderer<'_> {
                     value: Value::Array(items),
                     position: Some(*position),
                     per_app: false,
+                    flag: None,
                 })
             }
             Tree::Object(tree) => self.object(tree, place),
@@ -151,10 +164,11 @@ impl Renderer<'_> {
             value: Value::Array(items),
             position: Some(*position),
             per_app: false,
+            flag: None,
         })
     }
 
-    fn scalar(&mut self, scalar: &Scalar, place: &Place) -> Result<Node, ConfigError> {
+    pub(super) fn scalar(&mut self, scalar: &Scalar, place: &Place) -> Result<Node, ConfigError> {
         let filled = self.fill(scalar, place)?;
         let value = scalar
             .typing
@@ -164,10 +178,11 @@ impl Renderer<'_> {
             value,
             position: Some(scalar.position),
             per_app: filled.per_app,
+            flag: None,
         })
     }
 
-    fn key(&mut self, key: &Key, place: &Place) -> Result<Arc<str>, ConfigError> {
+    pub(super) fn key(&mut self, key: &Key, place: &Place) -> Result<Arc<str>, ConfigError> {
         let scalar = match &key.text {
             KeyText::Const(text) => return Ok(text.clone()),
             KeyText::Filled(scalar) => scalar,
@@ -211,7 +226,7 @@ impl Renderer<'_> {
             return Err(self.invalid(Defect::new(scalar.position, message), place));
         }
         // White space around an unquoted word is never part of it.
-        if scalar.typing != Typing::String {
+        if !matches!(scalar.typing, Typing::String | Typing::Override) {
             text = text.trim_matches([' ', '\t', '\r', '\n']).to_owned();
         }
         Ok(Filled { text, per_app })
@@ -266,7 +281,7 @@ impl Renderer<'_> {
         }
     }
 
-    fn invalid(&self, defect: Defect, place: &Place) -> ConfigError {
+    pub(super) fn invalid(&self, defect: Defect, place: &Place) -> ConfigError {
         let location = Location {
             file: Some(self.file.clone()),
             position: defect.position,

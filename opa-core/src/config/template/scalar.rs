@@ -1,5 +1,7 @@
 //! The YAML 1.2 core schema (§10.3): which value an unquoted word is.
 
+use std::sync::Arc;
+
 use serde_json::Number;
 
 use crate::config::node::Value;
@@ -20,6 +22,24 @@ pub(crate) fn plain(text: &str) -> Result<Value, String> {
         Some(number) => Value::Number(number),
         None => Value::String(text.into()),
     })
+}
+
+/// Types the value of an override as OPA's flag does: booleans in any case, `null` for an empty
+/// object, decimal integers without a leading zero that fit 64 bits; the rest are strings.
+pub(crate) fn of_flag(text: &str) -> Value {
+    if text.eq_ignore_ascii_case("true") {
+        return Value::Bool(true);
+    }
+    if text.eq_ignore_ascii_case("false") {
+        return Value::Bool(false);
+    }
+    if text.eq_ignore_ascii_case("null") {
+        return Value::Object(Arc::new([]));
+    }
+    match text.parse::<i64>() {
+        Ok(number) if text == "0" || !text.starts_with('0') => Value::Number(number.into()),
+        _ => Value::String(text.into()),
+    }
 }
 
 fn number(text: &str, unsigned: &str) -> Result<Option<Number>, String> {
@@ -92,6 +112,7 @@ mod tests {
             value,
             position: None,
             per_app: false,
+            flag: None,
         }
         .to_json()
     }

@@ -40,6 +40,8 @@ pub(crate) enum Typing {
     String,
     /// Unquoted: whatever the core schema says.
     Plain,
+    /// An override: whatever OPA's flag says.
+    Override,
     /// Tagged: what the core schema says, and it has to be this.
     Tagged(ScalarKind),
 }
@@ -92,6 +94,7 @@ impl Typing {
         let Self::Tagged(kind) = self else {
             return match self {
                 Self::Plain => scalar::plain(text),
+                Self::Override => Ok(scalar::of_flag(text)),
                 _ => Ok(Value::String(text.into())),
             };
         };
@@ -130,6 +133,7 @@ pub(crate) fn finish_array(items: Vec<Arc<Tree>>, position: Position) -> Tree {
             value: Value::Array(items),
             position: Some(position),
             per_app: false,
+            flag: None,
         }),
         None => Tree::Array { items, position },
     }
@@ -206,6 +210,7 @@ pub(crate) fn object(
         value: Value::Object(all.into()),
         position: Some(position),
         per_app: false,
+        flag: None,
     })
 }
 

@@ -124,6 +124,7 @@ impl Events<'_> {
                 value,
                 position: Some(position),
                 per_app: false,
+                flag: None,
             })
         };
         self.builder

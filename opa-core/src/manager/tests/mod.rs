@@ -4,6 +4,7 @@ mod bundles;
 mod hostile;
 mod life;
 mod races;
+mod reload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
