@@ -17,6 +17,8 @@ pub(crate) struct Loaded {
     bundles: BTreeMap<Arc<str>, Arc<Bundle>>,
     /// The sizes of those that wait for the instance's other bundles, in bytes.
     waiting: BTreeMap<Arc<str>, u64>,
+    /// What their sources called them.
+    etags: BTreeMap<Arc<str>, Arc<str>>,
     /// What is to be written when it is active.
     unsaved: BTreeMap<Arc<str>, Unsaved>,
 }
@@ -29,6 +31,11 @@ pub(crate) struct Unsaved {
 }
 
 impl Loaded {
+    /// The bundle of that name, if there is one.
+    pub(super) fn bundle(&self, name: &str) -> Option<&Arc<Bundle>> {
+        self.bundles.get(name)
+    }
+
     /// Whether something is still to be written.
     pub(crate) fn is_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
@@ -43,12 +50,12 @@ impl Instance {
     ///
     /// # Errors
     /// Whatever is wrong with the bundle; what was served before goes on.
-    pub(crate) fn activate(
+    pub(super) fn activate(
         &self,
         loaded: &mut Loaded,
         name: &Arc<str>,
         bundle: Arc<Bundle>,
-        size: u64,
+        (size, etag, from_disk): (u64, Option<Arc<str>>, bool),
     ) -> Result<(), ActivationError> {
         let Some(profile) = self.profile() else {
             return Ok(());
@@ -56,6 +63,12 @@ impl Instance {
         let mut candidate = loaded.bundles.clone();
         candidate.insert(Arc::clone(name), bundle);
         let union = Union::of(&candidate)?;
+        let mut etags = loaded.etags.clone();
+        match etag {
+            Some(etag) => etags.insert(Arc::clone(name), etag),
+            None => etags.remove(name),
+        };
+        let contacted_ms = (!from_disk).then(|| self.shared.now_ms());
         let complete = profile
             .bundles
             .iter()
@@ -65,6 +78,8 @@ impl Instance {
         if !complete {
             loaded.bundles = candidate;
             loaded.waiting = fresh;
+            loaded.etags = etags;
+            self.contacted(name, contacted_ms);
             self.note_bundle(name, BundleStatus::clear_error);
             return Ok(());
         }
@@ -76,9 +91,10 @@ impl Instance {
                 file.rego_version(),
             )
         }));
-        let data = (union.data(), union.data_digest());
+        let asks_system = profile.entrypoint.segments().next() == Some("system");
+        let (data, digest) = union.with_system(asks_system, &candidate, &etags)?;
         let engine = &*self.shared.engine;
-        let compiled = self.shared.store.bound(engine, &modules, data)?;
+        let compiled = self.shared.store.bound(engine, &modules, (&data, digest))?;
         let revisions: Arc<[_]> = candidate
             .iter()
             .map(|(name, bundle)| BundleRevision {
@@ -86,7 +102,7 @@ impl Instance {
                 revision: bundle.revision().cloned(),
             })
             .collect();
-        let snapshot = Snapshot::new(Arc::clone(profile), compiled, union.data(), revisions)
+        let snapshot = Snapshot::new(Arc::clone(profile), compiled, &data, revisions)
             .map_err(CompileErrors::from)?;
         self.shared.hooks.reach("activation: before the swap");
         // Before the swap: whoever sees the instance ready sees which revision is.
@@ -99,6 +115,8 @@ impl Instance {
                 status.clear_error();
             });
         }
+        // And whoever sees it ready is not told that it is stale.
+        self.contacted(name, contacted_ms);
         if self.install(Arc::new(snapshot)) {
             self.warn_of_dry_run();
             for name in fresh.keys() {
@@ -112,6 +130,7 @@ impl Instance {
                 );
             }
             loaded.bundles = candidate;
+            loaded.etags = etags;
             loaded.waiting.clear();
         }
         Ok(())

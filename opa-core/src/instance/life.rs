@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::activation::Loaded;
 use super::counters::Counters;
+use super::freshness::Freshness;
 use super::lease::Leases;
 use super::{Profile, Shared, Snapshot};
 use crate::AppId;
@@ -28,6 +29,7 @@ pub(crate) struct Instance {
     pub(super) state: watch::Sender<State>,
     pub(super) snapshot: ArcSwapOption<Snapshot>,
     pub(super) counters: Counters,
+    pub(super) freshness: Freshness,
     pub(super) caches: Arc<AppCaches>,
     /// Set once, when the configuration was rendered and the plugins have read it.
     profile: OnceLock<Arc<Profile>>,
@@ -48,6 +50,7 @@ impl Instance {
             state: watch::Sender::new(State::Starting),
             snapshot: ArcSwapOption::empty(),
             counters: Counters::default(),
+            freshness: Freshness::default(),
             caches: Arc::default(),
             profile: OnceLock::new(),
             bundles: Mutex::default(),
@@ -81,6 +84,7 @@ impl Instance {
                 (Arc::clone(name), status)
             })
             .collect();
+        self.freshness.configure(&profile.max_staleness);
         let _ = self.profile.set(profile);
         self.publish();
     }
@@ -114,6 +118,17 @@ impl Instance {
         });
         self.publish();
         installed
+    }
+
+    /// The source of a bundle answered that it is current, or brought the current one.
+    pub(crate) fn note_contact(&self, name: &str) {
+        self.contacted(name, Some(self.shared.now_ms()));
+    }
+
+    pub(super) fn contacted(&self, name: &str, at_ms: Option<u64>) {
+        if let Some(at_ms) = at_ms {
+            self.freshness.contact(name, at_ms);
+        }
     }
 
     /// The time of day, by the injected clock.
@@ -176,8 +191,17 @@ impl Instance {
             self.id.clone(),
             self.profile.get().map(|profile| profile.labels.clone()),
             self.state.borrow().clone(),
-            self.bundles.lock().values().cloned().collect(),
+            self.bundle_statuses(),
         )
+    }
+
+    fn bundle_statuses(&self) -> Vec<BundleStatus> {
+        let now_ms = self.shared.now_ms();
+        let mut statuses: Vec<_> = self.bundles.lock().values().cloned().collect();
+        for status in &mut statuses {
+            status.stale = self.freshness.is_bundle_stale(&status.name, now_ms);
+        }
+        statuses
     }
 
     fn publish(&self) {

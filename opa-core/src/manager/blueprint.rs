@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,9 @@ impl Blueprint {
         for (name, source) in &self.parts.given.sources {
             polls.push(self.poll_of_code(instance, &config, name, Arc::clone(source)));
         }
+        let max_staleness = max_staleness(&config);
         let mut profile = self.profile(instance.id(), config)?;
+        profile.max_staleness = max_staleness;
         profile.bundles = polls.iter().map(|poll| Arc::clone(&poll.bundle)).collect();
         instance.configure(Arc::new(profile));
         Ok(polls)
@@ -171,6 +173,7 @@ impl Blueprint {
             dry_run: config.envoy.dry_run,
             skip_request_body_parse: config.envoy.skip_request_body_parse,
             bundles: Vec::new(),
+            max_staleness: BTreeMap::new(),
             decision_sinks: attached
                 .iter()
                 .filter_map(|one| one.decisions.clone())
@@ -321,4 +324,14 @@ impl Blueprint {
             .or_insert_with(|| Slots::of_service(&self.parts.downloads));
         of_service.clone()
     }
+}
+
+/// How old the bundles may become for which the configuration bounds it.
+fn max_staleness(config: &Config) -> BTreeMap<Arc<str>, Duration> {
+    let bundles = config.bundles.iter();
+    let bounded = bundles.filter_map(|bundle| {
+        let bound = bundle.max_staleness?;
+        Some((bundle.name.as_str().into(), bound))
+    });
+    bounded.collect()
 }
