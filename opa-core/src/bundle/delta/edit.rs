@@ -314,6 +314,12 @@ fn is_end(segment: &str, length: usize) -> bool {
 /// The place of an item. OPA also takes `+1`, `01` and `1.0`, which no other reader of JSON pointers
 /// does.
 fn index(segment: &str, length: usize) -> Result<usize, &'static str> {
+    let below_zero = segment
+        .strip_prefix('-')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit()));
+    if below_zero {
+        return Err("array index out of range");
+    }
     let canonical = segment == "0" || !segment.starts_with('0');
     if !canonical || segment.is_empty() || !segment.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("array index must be integer");
