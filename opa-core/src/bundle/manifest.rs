@@ -343,6 +343,7 @@ mod tests {
             r#"{"roots":[null]}"#,
             r#"{"rego_version":"1"}"#,
             r#"{"rego_version":0.5}"#,
+            r#"{"rego_version":1.0}"#,
             r#"{"file_rego_versions":[]}"#,
             r#"{"file_rego_versions":{"x":"1"}}"#,
             r#"{"metadata":[]}"#,

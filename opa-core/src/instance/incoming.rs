@@ -44,8 +44,9 @@ impl Instance {
                 ("snapshot", Arc::new(bundle))
             }
         };
+        self.activate(loaded, name, bundle, (size, etag, from_disk))?;
         self.note_bundle(name, |status| status.bundle_type = Some(kind));
-        self.activate(loaded, name, bundle, (size, etag, from_disk))
+        Ok(())
     }
 }
 

@@ -88,7 +88,7 @@ pub struct BundleStatus {
     pub last_successful_request: Option<SystemTime>,
     /// When the server was last asked.
     pub last_request: Option<SystemTime>,
-    /// What the last download was, `snapshot` or `delta` (OPA's `type`).
+    /// What was activated last, a `snapshot` or a `delta` (OPA's `type`).
     pub bundle_type: Option<&'static str>,
     /// The source's last answer is longer ago than `max_staleness_seconds` allows, or it has not
     /// answered since the start: decisions are refused until it does.

@@ -91,10 +91,8 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn rego_version(&self) -> Result<Option<RegoVersion>, BundleError> {
-        let number = |value: &Value| {
-            let number = value.as_i64();
-            number.ok_or_else(|| wrong_type("rego_version", "0, 1 or 2"))
-        };
+        let number =
+            |value: &Value| integer(value).ok_or_else(|| wrong_type("rego_version", "0, 1 or 2"));
         self.rego_version
             .map(|value| rego_version(number(value)?, ""))
             .transpose()
@@ -108,7 +106,7 @@ impl<'a> Fields<'a> {
         let object = value.as_object().ok_or_else(wrong)?;
         let files = object.iter().map(|(pattern, version)| {
             let pattern = pattern.as_str().ok_or_else(wrong)?;
-            let number = version.as_i64().ok_or_else(wrong)?;
+            let number = integer(version).ok_or_else(wrong)?;
             let version = rego_version(number, &format!(" for file '{pattern}'"))?;
             let glob = Glob::new(pattern).map_err(|reason| {
                 fault(format!(
@@ -130,6 +128,12 @@ impl<'a> Fields<'a> {
             value => Ok(value.cloned()),
         }
     }
+}
+
+/// An integer that is written as one: Go takes no `1.0`.
+fn integer(value: &Value) -> Option<i64> {
+    let number = value.as_i64()?;
+    (value.to_json() == number.to_string()).then_some(number)
 }
 
 fn rego_version(number: i64, of: &str) -> Result<RegoVersion, BundleError> {

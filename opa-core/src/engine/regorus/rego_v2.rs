@@ -13,8 +13,8 @@ use crate::engine::Module;
 pub(super) fn unsupported(module: &Module) -> Option<(String, (usize, usize))> {
     let tokens: Vec<_> = tokens(module.source()).map_while(Result::ok).collect();
     let asks = asks_for(&tokens);
-    if let Some(at) = asks.v2_import {
-        return Some(("`import rego.v2`".to_owned(), place(at)));
+    if let Some((version, at)) = asks.version {
+        return Some((format!("`import rego.{version}`"), place(at)));
     }
     if module.version() != RegoVersion::V2 && !asks.future_keywords {
         return None;
@@ -38,7 +38,8 @@ pub(super) fn unsupported(module: &Module) -> Option<(String, (usize, usize))> {
 
 #[derive(Default)]
 struct Asks<'t> {
-    v2_import: Option<&'t Token<'t>>,
+    /// `import rego.…`, but for `v1`.
+    version: Option<(&'t str, &'t Token<'t>)>,
     /// `import future.keywords`, whole or in part.
     future_keywords: bool,
     /// `and` and `or` may be among them.
@@ -53,7 +54,11 @@ fn asks_for<'t>(tokens: &'t [Token<'t>]) -> Asks<'t> {
         }
         let path = import_path(tokens.get(at + 1..).unwrap_or_default());
         match path.as_slice() {
-            ["rego", "v2", ..] => asks.v2_import = asks.v2_import.or(Some(token)),
+            ["rego", "v1"] => {}
+            ["rego", rest @ ..] => {
+                let version = rest.first().copied().unwrap_or_default();
+                asks.version = asks.version.or(Some((version, token)));
+            }
             ["future", "keywords"] => {
                 asks.future_keywords = true;
                 asks.logic = true;
@@ -114,6 +119,7 @@ mod tests {
             ("p if { not (x) }", "`not ( … )` of Rego v2"),
             ("import rego.v2\np := 1", "`import rego.v2`"),
             ("import rego[\"v2\"]\np := 1", "`import rego.v2`"),
+            ("import rego.v3\np := 1", "`import rego.v3`"),
         ] {
             assert_eq!(
                 refused(RegoVersion::V2, body).as_deref(),
