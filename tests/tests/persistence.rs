@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use opa_core::bundle::{self, BundleWriter};
-use opa_core::{App, Manager, ManagerBuilder, Value};
+use opa_core::{App, Manager, ManagerBuilder, Reason, Value};
 use serde_json::json;
 use tests::bundle_server::{Answer, BundleServer};
 use tests::peers;
@@ -132,6 +132,31 @@ async fn a_restart_without_a_control_plane_serves_the_last_good_bundle() {
     let is_new = || fs::read(&file).unwrap() == bundle("2");
     until("the new one is kept", is_new).await;
     assert_eq!(version(&app).await.as_deref(), Some("2"));
+    manager.shutdown(LONG).await;
+}
+
+/// How old it is nobody knows: with a bound on that it decides nothing until its source has answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_bundle_is_stale_until_its_source_answers() {
+    let server = BundleServer::start().await;
+    let directory = kept(&server, &bundle("1")).await;
+    let directory = directory.path().display().to_string();
+    server.answer("/b", DOWN);
+    let manager = builder(&server.url(), &directory, "max_staleness_seconds: 3600,");
+    let manager = manager.build().unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+    let decision = app.decide("x", Value::NULL).await;
+    assert_eq!(
+        (decision.reason(), decision.result()),
+        (Reason::Stale, None)
+    );
+    assert_eq!(decision.path(), Some("x"));
+    assert!(app.status().bundles[0].stale);
+    server.answer("/b", Answer::Bundle(bundle("1")));
+    until("304", || !app.status().bundles[0].stale).await;
+    assert_eq!(version(&app).await.as_deref(), Some("1"));
+    assert_eq!(app.status().bundles[0].last_successful_download, None);
     manager.shutdown(LONG).await;
 }
 

@@ -324,6 +324,41 @@ mod tests {
     }
 
     #[test]
+    fn staleness_is_longer_than_the_pauses_between_polls() {
+        let bound = |text: &str| {
+            read(&format!("{{b: {{max_staleness_seconds: {text}}}}}"))[0].max_staleness
+        };
+        assert_eq!(bound("121"), Some(Duration::from_secs(121)));
+        assert_eq!(
+            bound("30, polling: {min_delay_seconds: 1, max_delay_seconds: 2}"),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(
+            warnings(&format!(
+                "{SERVICES}bundles: {{b: {{max_staleness_seconds: 300}}}}"
+            ))
+            .len(),
+            0
+        );
+        for text in [
+            "120",
+            "0",
+            "-1",
+            "x",
+            "200, polling: {long_polling_timeout_seconds: 200}",
+        ] {
+            let error = read_error(&format!("{{b: {{max_staleness_seconds: {text}}}}}"));
+            assert_eq!(error.path(), "bundles.b.max_staleness_seconds", "{text}");
+        }
+        let error = read_error("{b: {max_staleness_seconds: 60}}");
+        assert_eq!(
+            error.message(),
+            "invalid configuration for bundle \"b\": expected more than the longest pause between \
+             two polls (120 s), found `60`"
+        );
+    }
+
+    #[test]
     fn options_are_read() {
         let bundles = read(
             "{b: {service: s2, resource: '/x/{{ .bundlename }}.tar.gz', size_limit_bytes: 5, \

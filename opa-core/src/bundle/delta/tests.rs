@@ -494,8 +494,10 @@ fn where_signatures_are_wanted_deltas_are_refused_unless_exempt() {
         read(&with(Some(SigningConfig::default()))).unwrap_err(),
         refused
     );
-    let mut exempt = SigningConfig::default();
-    exempt.allow_unsigned_delta_bundles = true;
+    let exempt = SigningConfig {
+        allow_unsigned_delta_bundles: true,
+        ..SigningConfig::default()
+    };
     assert!(read(&with(Some(exempt.clone()))).is_ok());
     assert_eq!(
         read(&with(Some(exempt)).require(true)).unwrap_err(),
