@@ -10,6 +10,7 @@ use super::duration;
 use super::error::{ConfigError, Warning};
 use super::field::Field;
 use super::reader::Reader;
+use super::s3_signing::S3SigningConfig;
 use super::service::ServerTlsConfig;
 
 /// The credentials of a service: `services.*.credentials`.
@@ -23,6 +24,8 @@ pub enum CredentialsConfig {
     Bearer(BearerConfig),
     /// Connections show a certificate.
     ClientTls(ClientTlsConfig),
+    /// Requests carry a signature for AWS.
+    S3Signing(S3SigningConfig),
     /// `plugin`: requests are authorized by what the program registered under this name, see
     /// [`Credentials`](crate::service::Credentials).
     Plugin(String),
@@ -90,12 +93,7 @@ impl fmt::Debug for Secret {
 }
 
 /// The methods that OPA knows besides ours.
-const UNSUPPORTED: [&str; 4] = [
-    "oauth2",
-    "s3_signing",
-    "gcp_metadata",
-    "azure_managed_identity",
-];
+const UNSUPPORTED: [&str; 3] = ["oauth2", "gcp_metadata", "azure_managed_identity"];
 
 impl CredentialsConfig {
     pub(crate) fn read(
@@ -112,16 +110,23 @@ impl CredentialsConfig {
         }
         let bearer = reader.object("bearer")?;
         let client_tls = reader.object("client_tls")?;
+        let s3_signing = reader.field("s3_signing");
         let plugin = reader.string("plugin")?;
         warnings.extend(reader.finish()?);
-        match (bearer, client_tls, plugin) {
-            (None, None, None) => Ok(Self::None),
-            (Some(bearer), None, None) => Ok(Self::Bearer(BearerConfig::read(bearer, warnings)?)),
-            (None, Some(client_tls), None) => {
+        match (bearer, client_tls, s3_signing, plugin) {
+            (None, None, None, None) => Ok(Self::None),
+            (Some(bearer), None, None, None) => {
+                Ok(Self::Bearer(BearerConfig::read(bearer, warnings)?))
+            }
+            (None, Some(client_tls), None, None) => {
                 let client_tls = ClientTlsConfig::read(client_tls, tls, warnings)?;
                 Ok(Self::ClientTls(client_tls))
             }
-            (None, None, Some(plugin)) => Ok(Self::Plugin(plugin.to_owned())),
+            (None, None, Some(s3_signing), None) => Ok(Self::S3Signing(S3SigningConfig::read(
+                &s3_signing,
+                warnings,
+            )?)),
+            (None, None, None, Some(plugin)) => Ok(Self::Plugin(plugin.to_owned())),
             // OPA's words. It ignores the others beside a plugin; nothing is ignored here.
             _ => Err(field.error("a maximum one credential method must be specified")),
         }
@@ -366,6 +371,7 @@ mod tests {
         for two in [
             "{plugin: vault, bearer: {token: a}}",
             "{client_tls: {cert: c, private_key: k}, bearer: {token: a}}",
+            "{s3_signing: {environment_credentials: {}}, bearer: {token: a}}",
         ] {
             let error = config_error(&with(two));
             assert_eq!(error.path(), "services.acme.credentials");
@@ -374,6 +380,15 @@ mod tests {
                 "a maximum one credential method must be specified"
             );
         }
+    }
+
+    #[cfg(not(feature = "s3"))]
+    #[test]
+    fn signing_without_its_feature_is_an_error() {
+        let error = config_error(&with("{s3_signing: {environment_credentials: {}}}"));
+        assert_eq!(error.path(), "services.acme.credentials.s3_signing");
+        let text = "this program was built without the feature `s3` of opa-core";
+        assert_eq!(error.message(), text);
     }
 
     #[test]

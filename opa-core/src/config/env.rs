@@ -10,7 +10,9 @@ type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 /// The environment variables that placeholders may read, and where their values come from.
 ///
 /// OPA and Skipper hand every variable of the process to a configuration file; here a file reads
-/// only what its operator listed. The default lists nothing.
+/// only what its operator listed. The default lists nothing. The keys that `s3_signing` names by
+/// `environment_credentials` are no placeholders and need no leave, see
+/// [`S3SigningConfig`](super::S3SigningConfig).
 ///
 /// ```
 /// use opa_core::config::EnvPolicy;
@@ -56,7 +58,8 @@ impl EnvPolicy {
 
     /// Takes values from `lookup` instead of the environment of the process.
     ///
-    /// It is asked for allowed names only, once per placeholder and rendering.
+    /// It is asked for allowed names only, once per placeholder and rendering, and for the keys of
+    /// `s3_signing.environment_credentials`, once per request.
     #[must_use]
     pub fn with_lookup<F>(mut self, lookup: F) -> Self
     where
@@ -70,6 +73,11 @@ impl EnvPolicy {
         if !self.allowed.contains(name) {
             return Lookedup::Forbidden;
         }
+        self.look_up(name)
+    }
+
+    /// The value of a variable that the configuration asks for by what it means, not by name.
+    pub(crate) fn look_up(&self, name: &str) -> Lookedup {
         let found = match &self.lookup {
             Some(lookup) => lookup(name),
             None => process_variable(name),

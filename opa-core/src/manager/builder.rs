@@ -94,7 +94,10 @@ impl ManagerBuilder {
     /// name the later one counts.
     pub fn credentials(mut self, name: impl Into<String>, credentials: impl Credentials) -> Self {
         let credentials = Arc::new(credentials);
-        self.given.credentials.insert(name.into(), credentials);
+        self.given
+            .credentials
+            .plugins
+            .insert(name.into(), credentials);
         self
     }
 
@@ -186,7 +189,7 @@ impl ManagerBuilder {
         self
     }
 
-    /// The clocks of decisions and timestamps. Default: the system's.
+    /// The clocks of decisions, timestamps and signatures. Default: the system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -204,7 +207,7 @@ impl ManagerBuilder {
     /// # Errors
     /// What is wrong with the configuration, with file, place and what was expected;
     /// [`ConfigErrorKind::NoRuntime`] outside of a Tokio runtime.
-    pub fn build(self) -> Result<Manager, ConfigError> {
+    pub fn build(mut self) -> Result<Manager, ConfigError> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
@@ -227,6 +230,8 @@ impl ManagerBuilder {
             io: self.io,
         };
         let plugins = self.given.plugins.clone();
+        self.given.credentials.env = self.given.env.clone();
+        self.given.credentials.clock = Arc::clone(&self.clock);
         let blueprint = Blueprint::new(self.given, CompilePool::new(cores));
         blueprint.validate()?;
         let shared = Shared::new(engine, runner, self.clock, self.budget, self.prints);

@@ -149,6 +149,8 @@ impl Maker {
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
+            // The service follows them: its credentials must not.
+            .redirect(reqwest::redirect::Policy::none())
             .tls_version_min(reqwest::tls::Version::TLS_1_2)
             .tls_danger_accept_invalid_certs(self.tls.insecure);
         if self.tls.direct {

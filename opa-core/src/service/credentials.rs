@@ -8,9 +8,10 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use opa_rego::eval::{Clock, SystemClock};
 
 use super::ServiceError;
-use crate::config::{BearerConfig, BearerToken, CredentialsConfig};
+use crate::config::{BearerConfig, BearerToken, CredentialsConfig, EnvPolicy};
 
 /// A boxed future of [`Credentials::authorize`].
 pub type CredentialsFuture<'a> =
@@ -97,8 +98,25 @@ impl fmt::Debug for dyn Credentials {
     }
 }
 
-/// The credentials that a program gives, by name.
-pub(crate) type Registry = HashMap<String, Arc<dyn Credentials>>;
+/// What a program gives for credentials.
+pub(crate) struct Registry {
+    /// The program's own, by name.
+    pub(crate) plugins: HashMap<String, Arc<dyn Credentials>>,
+    /// Where keys of the environment are looked up.
+    pub(crate) env: EnvPolicy,
+    /// The time of signatures.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            plugins: HashMap::new(),
+            env: EnvPolicy::default(),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+}
 
 /// Why there is no proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +145,16 @@ pub(super) fn from_config(
         // A client certificate is shown by the connection.
         CredentialsConfig::None | CredentialsConfig::ClientTls(_) => Ok(Arc::new(Anonymous)),
         CredentialsConfig::Bearer(bearer) => Ok(Arc::new(Bearer(bearer.clone()))),
-        CredentialsConfig::Plugin(name) => match registry.get(name) {
+        #[cfg(feature = "s3")]
+        CredentialsConfig::S3Signing(config) => {
+            let (env, clock) = (registry.env.clone(), Arc::clone(&registry.clock));
+            Ok(Arc::new(super::sigv4::Signer::new(config, env, clock)))
+        }
+        #[cfg(not(feature = "s3"))]
+        CredentialsConfig::S3Signing(_) => Err(ServiceError::text(
+            "s3_signing needs the feature `s3` of opa-core",
+        )),
+        CredentialsConfig::Plugin(name) => match registry.plugins.get(name) {
             Some(credentials) => Ok(Arc::clone(credentials)),
             // OPA's words.
             None => Err(ServiceError::text(format!(

@@ -5,11 +5,17 @@
 //! request. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`), for
 //! other hosts than this one.
 //!
+//! Redirects are followed, ten at most. Credentials are for the service's own scheme, host and port:
+//! another server gets none, nor the configured `Authorization` and cookies.
+//!
 //! A program's own way to prove who it is implements [`Credentials`].
 
 mod client_tls;
 mod clients;
 mod credentials;
+#[cfg(feature = "s3")]
+mod sigv4;
+mod target;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -71,19 +77,53 @@ impl Service {
         headers: HeaderMap,
         pending: Duration,
     ) -> Result<reqwest::Response, ServiceError> {
-        let url = format!("{}/{}", self.url, path.trim_matches('/'));
-        let mut request = http::Request::get(url);
+        let service = target::below(&self.url, path)?;
+        let mut url = service.clone();
+        // Once another server has the lead, no request is authorized for it.
+        let mut is_own = true;
+        for _ in 0..=target::MAX_REDIRECTS {
+            is_own &= target::is_same_server(&service, &url);
+            let request = self.request(&url, headers.clone(), is_own).await?;
+            let response = self.send(request, pending).await?;
+            match target::redirect(&response)? {
+                None => return Ok(response),
+                Some(next) => url = next,
+            }
+        }
+        // Go's words.
+        let text = format!("stopped after {} redirects", target::MAX_REDIRECTS);
+        Err(ServiceError::text(text))
+    }
+
+    async fn request(
+        &self,
+        url: &reqwest::Url,
+        headers: HeaderMap,
+        is_own: bool,
+    ) -> Result<reqwest::Request, ServiceError> {
+        let mut request = http::Request::get(url.as_str());
         if let Some(all) = request.headers_mut() {
             all.insert(http::header::USER_AGENT, user_agent());
             for (name, value) in &self.headers {
-                all.insert(name, value.clone());
+                if is_own || !target::is_own(name) {
+                    all.insert(name, value.clone());
+                }
             }
             all.extend(headers);
         }
         let (mut parts, ()) = request.body(()).map_err(ServiceError::new)?.into_parts();
-        self.authorize(&mut parts).await?;
+        if is_own {
+            self.authorize(&mut parts).await?;
+        }
         let request = http::Request::from_parts(parts, Vec::new());
-        let request = reqwest::Request::try_from(request).map_err(ServiceError::new)?;
+        reqwest::Request::try_from(request).map_err(ServiceError::new)
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::Request,
+        pending: Duration,
+    ) -> Result<reqwest::Response, ServiceError> {
         let response = self.client.current().await?.execute(request);
         let response = match self.header_timeout {
             None => response.await,
@@ -185,7 +225,8 @@ mod tests {
         let text = "services: {a: {url: 'http://a.test', credentials: {plugin: stuck}}}";
         let config = config(text).services.remove(0);
         let stuck: Arc<dyn Credentials> = Arc::new(Stuck);
-        let registry = Registry::from([("stuck".to_owned(), stuck)]);
+        let mut registry = Registry::default();
+        registry.plugins.insert("stuck".to_owned(), stuck);
         let service = Service::new(&config, &Clients::default(), &registry).unwrap();
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let error = service.authorize(&mut parts).await.unwrap_err();

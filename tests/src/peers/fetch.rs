@@ -159,6 +159,15 @@ fn tail(text: &str) -> String {
         .join("\n")
 }
 
+/// Installs a Python package and what it needs into a folder; the Python installation is left alone.
+pub(super) fn pip(folder: &Path, package: &str) -> Result<(), String> {
+    require("python3", "--version")?;
+    let mut pip = step("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input"]);
+    pip.args(["--only-binary", ":all:", "--target"]).arg(folder);
+    run(pip.arg(package)).map(drop)
+}
+
 /// Says clearly that a toolchain is missing, before a step fails with something less clear.
 pub(super) fn require(program: &str, argument: &str) -> Result<(), String> {
     match Command::new(program).arg(argument).output() {

@@ -10,18 +10,26 @@ mod decision_log;
 mod envoy;
 mod envoy_plugin;
 mod fetch;
+mod moto;
 mod nginx;
 mod opa;
 mod ports;
 mod process;
+mod s3;
+mod seaweedfs;
+mod versitygw;
 mod watchdog;
 
 pub use decision_log::{Events, decision_logs};
 pub use envoy::{Envoy, RunningEnvoy};
 pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
+pub use moto::Moto;
 pub use nginx::{Nginx, RunningNginx};
 pub use opa::{Opa, RunningOpa};
 pub use process::{Process, StartError};
+pub use s3::{RunningS3, S3_REGION};
+pub use seaweedfs::Seaweedfs;
+pub use versitygw::{Versitygw, accesses as versitygw_accesses};
 
 /// The `opa` command, version 1.22.2.
 pub fn opa() -> Option<Opa> {
@@ -46,4 +54,19 @@ pub fn nginx() -> Option<Nginx> {
         "install the package nginx-light",
     )
     .map(Nginx::at)
+}
+
+/// The Versity S3 gateway, version 1.8.0: S3's protocol over a directory.
+pub fn versitygw() -> Option<Versitygw> {
+    fetch::fetch(&versitygw::RECIPE).map(Versitygw::at)
+}
+
+/// SeaweedFS, version 4.48, with its S3 gateway.
+pub fn seaweedfs() -> Option<Seaweedfs> {
+    fetch::fetch(&seaweedfs::RECIPE).map(Seaweedfs::at)
+}
+
+/// moto, version 5.2.5, a mock of AWS's services that checks signatures.
+pub fn moto() -> Option<Moto> {
+    fetch::fetch(&moto::RECIPE).map(Moto::at)
 }

@@ -124,13 +124,29 @@ impl Opa {
     /// As [`serve`](Opa::serve), ready when `GET target` answers 200: `/health` for a server whose
     /// bundles never become active.
     pub async fn serve_until(&self, configuration: &str, target: &str) -> RunningOpa {
-        process::start(|| self.attempt(configuration, target))
+        self.serve_in(&[], configuration, target).await
+    }
+
+    /// As [`serve_until`](Opa::serve_until), with further environment variables.
+    pub async fn serve_in(
+        &self,
+        environment: &[(&str, &str)],
+        configuration: &str,
+        target: &str,
+    ) -> RunningOpa {
+        process::start(|| self.attempt(environment, configuration, target))
             .await
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    async fn attempt(&self, configuration: &str, target: &str) -> Result<RunningOpa, StartError> {
-        let server = Server::start("opa", &self.program, |_| configuration.to_owned()).await?;
+    async fn attempt(
+        &self,
+        environment: &[(&str, &str)],
+        configuration: &str,
+        target: &str,
+    ) -> Result<RunningOpa, StartError> {
+        let configuration = |_: &Path| configuration.to_owned();
+        let server = Server::start("opa", &self.program, environment, configuration).await?;
         Ok(RunningOpa {
             server: server.ready(target).await?,
         })
@@ -191,6 +207,7 @@ impl Server {
     pub(super) async fn start(
         name: &str,
         program: &Path,
+        environment: &[(&str, &str)],
         configuration: impl FnOnce(&Path) -> String,
     ) -> Result<Server, StartError> {
         let port = Port::reserve().expect("a port of loopback can be reserved");
@@ -203,7 +220,9 @@ impl Server {
                 .arg("--config-file")
                 .arg(file);
             // Its persistence directory is relative to it.
-            command.current_dir(folder);
+            command
+                .current_dir(folder)
+                .envs(environment.iter().copied());
             Ok(command)
         })?;
         Ok(Server { process, port })
