@@ -1,21 +1,19 @@
 //! Changes a tree of data without touching it: what an operation reaches is opened up, all else is
 //! shared with what was there.
 
-use std::collections::BTreeMap;
+mod fault;
+mod node;
 
 use opa_rego::Value;
 
+use self::fault::{NOT_FOUND, check_depth, conflict, existing_item, index, is_end, no_item};
+pub(super) use self::node::size;
+use self::node::{Node, Slot, finish, has};
 use super::patch::{Operation, Verb};
-use super::pointer;
-
-/// How deep data may be nested: as deep as JSON text may be.
-const MAX_DEPTH: usize = 10_000;
 
 /// Operations inside of arrays move the items behind them. All of them together may move this many,
-/// which takes seconds; a patch that asks for more is refused.
-const MAX_MOVED: u64 = 1 << 30;
-
-const NOT_FOUND: &str = "storage_not_found_error: document does not exist";
+/// which takes about a second; a patch that asks for more is refused.
+const MAX_MOVED: u64 = 1 << 28;
 
 /// A tree of data and the changes to it.
 ///
@@ -26,22 +24,6 @@ pub(in super::super) struct Editor {
     /// The root comes first, and a node after the one that it hangs in.
     nodes: Vec<Node>,
     moved: u64,
-}
-
-#[derive(Debug)]
-enum Node {
-    Object {
-        base: Value,
-        /// What is set, or is gone.
-        changes: BTreeMap<Value, Option<Slot>>,
-    },
-    Array(Vec<Slot>),
-}
-
-#[derive(Debug, Clone)]
-enum Slot {
-    Value(Value),
-    Node(usize),
 }
 
 /// Where one step of a path leads.
@@ -58,7 +40,7 @@ impl Editor {
     /// Changes `data`, an object.
     pub(in super::super) fn new(data: &Value) -> Self {
         Self {
-            nodes: vec![opened_object(data.clone())],
+            nodes: vec![Node::object(data.clone())],
             moved: 0,
         }
     }
@@ -122,7 +104,7 @@ impl Editor {
             if value.as_object().is_none() {
                 return Err("storage_invalid_patch_error: root must be object".to_owned());
             }
-            self.nodes = vec![opened_object(value)];
+            self.nodes = vec![Node::object(value)];
             return Ok(());
         };
         let at = self.existing(path, parents)?;
@@ -202,8 +184,8 @@ impl Editor {
             None => return Step::Missing,
             Some(Slot::Node(node)) => return Step::Node(node),
             Some(Slot::Value(value)) => match value.as_array() {
-                Some(items) => Node::Array(items.iter().cloned().map(Slot::Value).collect()),
-                None if value.as_object().is_some() => opened_object(value),
+                Some(items) => Node::array(items),
+                None if value.as_object().is_some() => Node::object(value),
                 None => return Step::Scalar,
             },
         };
@@ -225,7 +207,7 @@ impl Editor {
 
     fn make_object(&mut self, at: usize, segment: &str) -> usize {
         let next = self.nodes.len();
-        self.nodes.push(opened_object(Value::empty_object()));
+        self.nodes.push(Node::object(Value::empty_object()));
         if let Some(Node::Object { changes, .. }) = self.nodes.get_mut(at) {
             changes.insert(Value::from(segment), Some(Slot::Node(next)));
         }
@@ -242,133 +224,6 @@ impl Editor {
 
     /// The changed tree, an object.
     pub(in super::super) fn finish(self) -> Value {
-        let mut finished: Vec<Option<Value>> = vec![None; self.nodes.len()];
-        for (position, node) in self.nodes.into_iter().enumerate().rev() {
-            let mut value_of = |slot| match slot {
-                Slot::Value(value) => value,
-                Slot::Node(node) => finished
-                    .get_mut(node)
-                    .and_then(Option::take)
-                    .unwrap_or_default(),
-            };
-            let value = match node {
-                Node::Array(items) => Value::array(items.into_iter().map(value_of)),
-                Node::Object { base, changes } if changes.is_empty() => base,
-                Node::Object { base, changes } => {
-                    // Of entries with equal keys the last one stays.
-                    let (set, gone): (Vec<_>, Vec<_>) = changes
-                        .into_iter()
-                        .map(|(key, slot)| (key, slot.map(&mut value_of)))
-                        .partition(|(_, value)| value.is_some());
-                    merged(&base, set, &gone)
-                }
-            };
-            if let Some(slot) = finished.get_mut(position) {
-                *slot = Some(value);
-            }
-        }
-        finished
-            .into_iter()
-            .next()
-            .flatten()
-            .unwrap_or_else(Value::empty_object)
+        finish(self.nodes)
     }
-}
-
-type Change = (Value, Option<Value>);
-
-/// The members of `base`, without those that are gone, with those that are set. Both lists are
-/// sorted.
-fn merged(base: &Value, set: Vec<Change>, gone: &[Change]) -> Value {
-    let mut gone = gone.iter().peekable();
-    let members = base.as_object().into_iter().flatten();
-    let kept = members.filter(|(key, _)| {
-        while gone.next_if(|(gone, _)| gone < *key).is_some() {}
-        gone.peek().is_none_or(|(gone, _)| gone != *key)
-    });
-    let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
-    let set = set
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value?)));
-    Value::object(kept.chain(set))
-}
-
-fn opened_object(base: Value) -> Node {
-    Node::Object {
-        base,
-        changes: BTreeMap::new(),
-    }
-}
-
-fn has(base: &Value, changes: &BTreeMap<Value, Option<Slot>>, key: &Value) -> bool {
-    match changes.get(key) {
-        Some(changed) => changed.is_some(),
-        None => base.as_object().is_some_and(|base| base.get(key).is_some()),
-    }
-}
-
-fn is_end(segment: &str, length: usize) -> bool {
-    segment == "-" || segment == length.to_string()
-}
-
-/// The place of an item. OPA also takes `+1`, `01` and `1.0`, which no other reader of JSON pointers
-/// does.
-fn index(segment: &str, length: usize) -> Result<usize, &'static str> {
-    let below_zero = segment
-        .strip_prefix('-')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit()));
-    if below_zero {
-        return Err("array index out of range");
-    }
-    let canonical = segment == "0" || !segment.starts_with('0');
-    if !canonical || segment.is_empty() || !segment.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("array index must be integer");
-    }
-    let index = segment.parse().ok().filter(|index| *index < length);
-    index.ok_or("array index out of range")
-}
-
-fn existing_item(path: &[String], segment: &str, length: usize) -> Result<usize, String> {
-    if is_end(segment, length) {
-        return Err(format!(
-            "storage_invalid_patch_error: {}: invalid patch path",
-            pointer::shown(path)
-        ));
-    }
-    index(segment, length).map_err(|hint| no_item(path, hint))
-}
-
-fn no_item<S: AsRef<str>>(path: &[S], hint: &str) -> String {
-    format!("storage_not_found_error: {}: {hint}", pointer::shown(path))
-}
-
-/// What is at the first `depth` segments of the path is no object.
-fn conflict<S: AsRef<str>>(path: &[S], depth: usize) -> String {
-    let at = path.get(..depth).unwrap_or(path);
-    format!("storage_write_conflict_error: {}", pointer::shown(at))
-}
-
-fn check_depth(segments: usize, value: &Value) -> Result<(), String> {
-    if segments.saturating_add(value.depth()) <= MAX_DEPTH {
-        return Ok(());
-    }
-    Err(format!("patch nests deeper than {MAX_DEPTH} levels"))
-}
-
-/// About how many bytes of JSON a value is.
-pub(super) fn size(value: &Value) -> u64 {
-    let mut pending = vec![value];
-    let mut size = 0_u64;
-    while let Some(value) = pending.pop() {
-        let own = match value.as_str() {
-            Some(text) => text.len() as u64 + 2,
-            None => 4,
-        };
-        size = size.saturating_add(own);
-        pending.extend(value.as_array().into_iter().flatten());
-        for (key, value) in value.as_object().into_iter().flatten() {
-            pending.extend([key, value]);
-        }
-    }
-    size
 }
