@@ -13,7 +13,8 @@
 //! `state` is `starting`, `ready`, `failed` or `closed`. `reason` tells what failed: nothing is
 //! served yet (`failed`), or a bundle fails while its last good one keeps serving (`ready`).
 //!
-//! A bundle that should be on disk and is not has a reason in `not_persisted`.
+//! A bundle that should be on disk and is not has a reason in `not_persisted`. `"stale": true` tells
+//! that decisions are refused until the bundle's source answers (`max_staleness_seconds`).
 //!
 //! The messages can name hosts and files: serve it on an address that only operators reach. It
 //! works on any server that takes a Tower service; on axum as a fallback or a route:
@@ -131,6 +132,7 @@ fn bundle(status: &BundleStatus) -> Value {
             "not_persisted",
             status.not_persisted.as_deref().map(Value::from),
         ),
+        ("stale", status.stale.then_some(Value::from(true))),
     ])
 }
 

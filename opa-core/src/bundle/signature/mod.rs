@@ -32,7 +32,10 @@ pub(super) use listed::Listed;
 /// | some | no | accepted | verified |
 /// | some | yes | refused | verified |
 ///
-/// [`require`](Self::require) refuses unsigned bundles in each row.
+/// [`require`](Self::require) refuses unsigned bundles in each row. A delta is never signed: where
+/// unsigned bundles are refused it is, too, unless the signing's
+/// [`allow_unsigned_delta_bundles`](SigningConfig::allow_unsigned_delta_bundles) exempts deltas, from
+/// which `require` exempts nothing.
 ///
 /// ```
 /// use std::collections::BTreeMap;
