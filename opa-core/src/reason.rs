@@ -36,6 +36,8 @@ pub enum Reason {
     Cancelled,
     /// The instance has no policy yet.
     NotReady,
+    /// A bundle's source has not answered for longer than `max_staleness_seconds`.
+    Stale,
     /// The instance or its manager is closed.
     Closed,
     /// The entrypoint is no valid path.
@@ -52,7 +54,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their index.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Decided,
         Self::Allowed,
         Self::Denied,
@@ -69,6 +71,7 @@ impl Reason {
         Self::Overloaded,
         Self::Cancelled,
         Self::NotReady,
+        Self::Stale,
         Self::Closed,
         Self::InvalidEntrypoint,
         Self::UnknownApp,
@@ -97,6 +100,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::Cancelled => "cancelled",
             Self::NotReady => "not_ready",
+            Self::Stale => "stale",
             Self::Closed => "closed",
             Self::InvalidEntrypoint => "invalid_entrypoint",
             Self::UnknownApp => "unknown_app",

@@ -15,7 +15,8 @@
 //!
 //! `configuration_problem` tells why an app isn't what the configuration says now, if so.
 //!
-//! A bundle that should be on disk and is not has a reason in `not_persisted`.
+//! A bundle that should be on disk and is not has a reason in `not_persisted`. `"stale": true` tells
+//! that decisions are refused until the bundle's source answers (`max_staleness_seconds`).
 //!
 //! The messages can name hosts and files: serve it on an address that only operators reach. It
 //! works on any server that takes a Tower service; on axum as a fallback or a route:
@@ -137,6 +138,7 @@ fn bundle(status: &BundleStatus) -> Value {
             "not_persisted",
             status.not_persisted.as_deref().map(Value::from),
         ),
+        ("stale", status.stale.then_some(Value::from(true))),
     ])
 }
 

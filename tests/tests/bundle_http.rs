@@ -109,7 +109,7 @@ async fn the_requests_are_those_of_opa() {
     let requests = server.requests();
     let agent = requests[0].header("user-agent").unwrap();
     assert!(agent.starts_with("Open-Policy-Agent/1.22.2 ("), "{agent}");
-    assert_eq!(requests[0].header("prefer"), Some("modes=snapshot"));
+    assert_eq!(requests[0].header("prefer"), Some("modes=snapshot,delta"));
     assert_eq!(requests[0].header("if-none-match"), None);
     assert_eq!(requests[0].header("authorization"), Some("Bearer secret"));
     assert_eq!(requests[0].header("x-team"), Some("red"));
@@ -147,7 +147,7 @@ async fn a_long_poll_brings_news_at_once() {
         server.answer("/orders", Answer::LongPoll(bundle(revision)));
         until_version(&app, revision).await;
     }
-    let prefer = Some("modes=snapshot;wait=600");
+    let prefer = Some("modes=snapshot,delta;wait=600");
     assert!(
         server
             .requests()
@@ -169,9 +169,9 @@ async fn a_server_that_does_not_wait_is_polled_by_interval() {
     let requests = server.requests();
     assert_eq!(
         requests[0].header("prefer"),
-        Some("modes=snapshot;wait=600")
+        Some("modes=snapshot,delta;wait=600")
     );
-    assert_eq!(requests[1].header("prefer"), Some("modes=snapshot"));
+    assert_eq!(requests[1].header("prefer"), Some("modes=snapshot,delta"));
 }
 
 /// While one app's server misbehaves, another app of the same service is served and reloaded; when
@@ -230,7 +230,13 @@ async fn a_fault_hurts_only_its_app_and_ends_by_itself() {
             "the module is broken",
         ),
         (archive(&[("a.rego", b"pack age")]), "a.rego"),
-        (archive(&[("patch.json", br#"{"data": []}"#)]), "patch.json"),
+        (
+            archive(&[(
+                "patch.json",
+                br#"{"data": [{"op": "remove", "path": "/none"}]}"#,
+            )]),
+            "storage_not_found_error",
+        ),
         (archive(&[("data.json", b"{")]), "data.json"),
     ];
     let server = BundleServer::start().await;

@@ -6,18 +6,24 @@
 #[path = "persistence/crash.rs"]
 mod crash;
 
+use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Empty, Full};
 use opa_core::bundle::{self, BundleWriter};
-use opa_core::{App, Manager, ManagerBuilder, Value};
+use opa_core::{App, Manager, ManagerBuilder, Reason, Value};
+use opa_tower::{OpaLayer, RequestBody, ResponseBody};
 use serde_json::json;
 use tests::bundle_server::{Answer, BundleServer};
 use tests::peers;
 use tests::scripted::Scripted;
+use tower::{Layer, ServiceExt};
 
 /// Longer than anything here takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(60);
@@ -132,6 +138,39 @@ async fn a_restart_without_a_control_plane_serves_the_last_good_bundle() {
     let is_new = || fs::read(&file).unwrap() == bundle("2");
     until("the new one is kept", is_new).await;
     assert_eq!(version(&app).await.as_deref(), Some("2"));
+    manager.shutdown(LONG).await;
+}
+
+/// How old it is nobody knows: with a bound on that it decides nothing until its source has answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_bundle_is_stale_until_its_source_answers() {
+    let server = BundleServer::start().await;
+    let directory = kept(&server, &bundle("1")).await;
+    let directory = directory.path().display().to_string();
+    server.answer("/b", DOWN);
+    let manager = builder(&server.url(), &directory, "max_staleness_seconds: 3600,");
+    let manager = manager.build().unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+    let decision = app.decide("x", Value::NULL).await;
+    assert_eq!(
+        (decision.reason(), decision.result()),
+        (Reason::Stale, None)
+    );
+    assert_eq!(decision.path(), Some("x"));
+    assert!(app.status().bundles[0].stale);
+    let inner = |_: Request<RequestBody<Empty<Bytes>>>| {
+        std::future::ready(Ok::<_, Infallible>(Response::new(Full::from("hello"))))
+    };
+    let layered = OpaLayer::new(app.clone()).layer(tower::service_fn(inner));
+    let request = Request::new(Empty::<Bytes>::new());
+    let response: Response<ResponseBody<Full<Bytes>>> = layered.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "1");
+    server.answer("/b", Answer::Bundle(bundle("1")));
+    until("304", || !app.status().bundles[0].stale).await;
+    assert_eq!(version(&app).await.as_deref(), Some("1"));
+    assert_eq!(app.status().bundles[0].last_successful_download, None);
     manager.shutdown(LONG).await;
 }
 

@@ -965,3 +965,68 @@ fn no_byte_of_a_signed_bundle_can_be_changed() {
         assert!(told.is_err(), "token at {position}: {told:?}");
     }
 }
+
+/// With `refuse_older`, which OPA passes over without a word, a signed bundle never goes back in
+/// time, neither against one that is active nor against one from disk.
+#[tokio::test]
+async fn an_older_bundle_is_refused_where_that_is_asked_for() {
+    let Some(opa) = peers::opa() else { return };
+    let key = Key::new("ES256");
+    let made = |version: &str, claims: Value| {
+        let mut all = json!({"keyid": "k"});
+        all.as_object_mut()
+            .unwrap()
+            .extend(claims.as_object().unwrap().clone());
+        pack(&sign(&opa, &files("x", version), &key, &all))
+    };
+    let at = |version: &str, time: i64| made(version, json!({"iat": time}));
+    let server = BundleServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut configuration = json!({
+        "services": {"control": {"url": server.url()}},
+        "keys": {"k": key.configured()},
+        "persistence_directory": folder.path(),
+        "bundles": {"b": {
+            "resource": "b",
+            "persist": true,
+            "polling": {"min_delay_seconds": 1, "max_delay_seconds": 1},
+            "signing": {"keyid": "k", "refuse_older": true},
+        }},
+    });
+    let start = |configuration: &Value| {
+        let manager = Manager::builder().config_yaml(&configuration.to_string());
+        let manager = manager.engine(Scripted::data()).build().unwrap();
+        (manager.app("orders").unwrap(), manager)
+    };
+    server.answer("/b", Answer::Bundle(at("1", 1_000)));
+    let (app, manager) = start(&configuration);
+    app.ready(LONG).await.unwrap();
+    server.answer("/b", Answer::Bundle(at("2", 1_000)));
+    until("equally old", || revision(&app).as_deref() == Some("2")).await;
+    server.answer("/b", Answer::Bundle(at("3", 999)));
+    let older = "`refuse_older`: bundle was signed at 999, before the active one (1000";
+    until("an older one", || message(&app).starts_with(older)).await;
+    server.answer("/b", Answer::Bundle(made("4", json!({}))));
+    let timeless = "`refuse_older`: bundle signature does not tell when it was made";
+    until("a timeless one", || message(&app).starts_with(timeless)).await;
+    assert_eq!(revision(&app).as_deref(), Some("2"));
+    drop(app);
+    manager.shutdown(LONG).await;
+
+    server.answer("/b", Answer::Bundle(at("5", 999)));
+    let (app, _manager) = start(&configuration);
+    app.ready(LONG).await.unwrap();
+    until("older than the one from disk", || {
+        message(&app).starts_with(older)
+    })
+    .await;
+    assert_eq!(revision(&app).as_deref(), Some("2"));
+    server.answer("/b", Answer::Bundle(at("6", 1_001)));
+    until("a newer one", || revision(&app).as_deref() == Some("6")).await;
+
+    // The same file works in OPA, which has no word for it.
+    configuration["persistence_directory"] = json!(folder.path().join("opa"));
+    let mut running = opa.serve(&configuration.to_string()).await;
+    let warned = running.process().stderr().contains("refuse_older");
+    assert!(!warned, "OPA warns of it");
+}

@@ -8,6 +8,8 @@ pub enum RegoVersion {
     /// Rego as of OPA 1.0. The default.
     #[default]
     V1,
+    /// Rego v1 with the keywords `and` and `or`, and bodies after `not`.
+    V2,
 }
 
 impl fmt::Display for RegoVersion {
@@ -15,6 +17,7 @@ impl fmt::Display for RegoVersion {
         f.write_str(match self {
             Self::V0 => "v0",
             Self::V1 => "v1",
+            Self::V2 => "v2",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Reads bundles from gzip'd tar archives.
 
 mod files;
+mod update;
 
 use std::io::{self, Read};
 
@@ -14,6 +15,8 @@ use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
 use super::signature::Signatures;
 use super::{Bundle, Limits, Verification, pax};
+
+pub use self::update::{Update, read_update};
 
 /// The largest extended header, in bytes; the bound of Go's reader.
 const MAX_EXTENDED_HEADER: u64 = 1 << 20;
@@ -56,6 +59,16 @@ pub fn read_verified(
         };
     }
     let found = files_of(&mut &*bytes, limits, FindSignatures::default())?.found();
+    verified(bytes, limits, verification, found)
+}
+
+/// Reads a bundle whose signature file was found before, if it has one.
+fn verified(
+    bytes: &[u8],
+    limits: &Limits,
+    verification: &Verification,
+    found: Option<Vec<u8>>,
+) -> Result<Bundle, BundleError> {
     let signatures = match found {
         Some(content) => Signatures::read(&content)?,
         None => None,

@@ -134,6 +134,8 @@ impl Assembler {
             data,
             data_digest,
             signed: matches!(self.signatures, Some((_, Some(_)))),
+            issued_at: None,
+            patched_bytes: 0,
             manifest,
         })
     }

@@ -37,6 +37,8 @@ pub enum BundleErrorKind {
     Module,
     /// A data file cannot be parsed, or two of them collide.
     Data,
+    /// The patch of a delta cannot be parsed, or does not fit the data.
+    Patch,
     /// The signature is missing, is not by a key that is trusted here, or is not of these files.
     Signature,
     /// A feature of OPA's bundles that this version does not have.
@@ -61,6 +63,13 @@ impl BundleError {
             source: Some(source.into()),
             ..Self::new(kind, message)
         }
+    }
+
+    pub(crate) fn delta_not_persistable() -> Self {
+        Self::new(
+            BundleErrorKind::Unsupported,
+            "'persist' property is true in config. persisting delta bundle to disk is not supported",
+        )
     }
 
     pub(super) fn io(action: impl fmt::Display, source: io::Error) -> Self {

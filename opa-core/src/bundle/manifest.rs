@@ -54,7 +54,7 @@ impl Manifest {
     ///
     /// The bytes are not one JSON object, a key has a value of the wrong type, roots overlap, a
     /// Rego version is unknown or a pattern of `file_rego_versions` is faulty. Policies compiled
-    /// to WebAssembly (`wasm`) and Rego version 2 are not supported.
+    /// to WebAssembly (`wasm`) are not supported.
     pub fn from_json(bytes: &[u8]) -> Result<Self, BundleError> {
         let document = Value::from_json(bytes).map_err(|error| {
             BundleError::with_source(
@@ -243,6 +243,7 @@ fn version_number(version: RegoVersion) -> Value {
     Value::from(match version {
         RegoVersion::V0 => 0_i64,
         RegoVersion::V1 => 1,
+        RegoVersion::V2 => 2,
     })
 }
 
@@ -266,7 +267,7 @@ mod tests {
     fn all_fields() {
         let manifest = manifest(
             r#"{"revision":"abc","roots":["/a/","b/c"],"rego_version":0,"unknown":[1],
-                "file_rego_versions":{"/b/*":1,"/b/c.rego":0},"metadata":{"x":[1.50]},"wasm":[]}"#,
+                "file_rego_versions":{"/b/*":1,"/b/c.rego":0,"/d":2},"metadata":{"x":[1.50]},"wasm":[]}"#,
         )
         .unwrap();
         assert_eq!(manifest.revision(), "abc");
@@ -277,6 +278,7 @@ mod tests {
         let mut versions = manifest.versions();
         assert_eq!(versions.of("/b/c.rego").unwrap(), RegoVersion::V1);
         assert_eq!(versions.of("/x.rego").unwrap(), RegoVersion::V0);
+        assert_eq!(versions.of("/d").unwrap(), RegoVersion::V2);
         let again = Manifest::from_json(manifest.to_value().to_json().as_bytes()).unwrap();
         assert_eq!(again, manifest);
     }
@@ -319,8 +321,10 @@ mod tests {
             message(r#"{"file_rego_versions":{"/x":7}}"#),
             "manifest has unknown rego-version 7 for file '/x'"
         );
-        assert!(message(r#"{"rego_version":2}"#).contains("does not support"));
-        assert!(message(r#"{"file_rego_versions":{"/x":2}}"#).contains("for file '/x'"));
+        assert_eq!(
+            message(r#"{"rego_version":-1}"#),
+            "manifest has unknown rego-version -1"
+        );
         assert_eq!(
             message(r#"{"file_rego_versions":{"[":1}}"#),
             "failed to compile glob pattern [: unclosed `[`"
@@ -339,6 +343,7 @@ mod tests {
             r#"{"roots":[null]}"#,
             r#"{"rego_version":"1"}"#,
             r#"{"rego_version":0.5}"#,
+            r#"{"rego_version":1.0}"#,
             r#"{"file_rego_versions":[]}"#,
             r#"{"file_rego_versions":{"x":"1"}}"#,
             r#"{"metadata":[]}"#,

@@ -42,9 +42,21 @@
 //! - in YAML: tags beyond the core schema, more than one document, aliases that blow up;
 //! - a `%` in the directory of a data file (OPA's server decodes it, `opa eval` does not).
 //!
-//! Not supported yet, and refused: delta bundles (`patch.json`), WebAssembly (`wasm` in the
-//! manifest, or a bundle whose only policy is `policy.wasm` or a plan), a manifest in protobuf
-//! (`.manifest.pb`), and Rego version 2.
+//! Not supported yet, and refused: WebAssembly (`wasm` in the manifest, or a bundle whose only
+//! policy is `policy.wasm` or a plan), and a manifest in protobuf (`.manifest.pb`). Modules in Rego
+//! version 2 are read; how much of it can be evaluated is up to the engine.
+//!
+//! # Deltas
+//!
+//! [`read_update`] also reads delta bundles (`patch.json`), which [`Delta::apply`] makes a new
+//! bundle of; the other functions refuse them. OPA's rules hold, with these differences:
+//!
+//! - a patch without operations changes the revision and nothing else (OPA takes it for a bundle
+//!   without content, and removes the active one);
+//! - `patch.json` may be there once; data files, a plan or a signature beside it are refused (OPA
+//!   ignores them);
+//! - the decoded path must lie in the roots, too, not just the path as it is spelled;
+//! - the index of an array item is written as in RFC 6901 (OPA takes `+1` and `01`).
 //!
 //! # Signatures
 //!
@@ -57,7 +69,8 @@ use std::sync::Arc;
 
 use opa_rego::{RegoVersion, Value};
 
-pub use archive::{read, read_verified};
+pub use archive::{Update, read, read_update, read_verified};
+pub use delta::{Delta, delta_archive};
 pub use directory::read_path;
 pub use error::{BundleError, BundleErrorKind};
 pub use limits::Limits;
@@ -72,6 +85,7 @@ mod archive;
 mod assemble;
 mod bounded;
 mod data;
+mod delta;
 mod digest;
 mod directory;
 mod error;
@@ -84,18 +98,23 @@ mod pax;
 pub(crate) mod persist;
 mod roots;
 mod signature;
+mod system;
 mod union;
 mod writer;
 mod yaml;
 
 /// One bundle, read and checked. See the [module docs](self).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bundle {
     manifest: Manifest,
     modules: Vec<ModuleFile>,
     data: Value,
     data_digest: [u8; 32],
     signed: bool,
+    /// When a verified signature was made, in seconds since 1970, if it says so.
+    issued_at: Option<i64>,
+    /// How many bytes of patches were applied since the snapshot, at most.
+    patched_bytes: u64,
 }
 
 /// A policy file of a bundle.
@@ -138,6 +157,30 @@ impl Bundle {
     #[must_use]
     pub fn data_digest(&self) -> [u8; 32] {
         self.data_digest
+    }
+
+    /// When the verified signature was made (`iat`), in seconds since 1970, if it tells. With a
+    /// delta applied: that of the bundle below it.
+    #[must_use]
+    pub fn signed_at(&self) -> Option<i64> {
+        self.issued_at
+    }
+
+    fn issued_at(self, issued_at: Option<i64>) -> Self {
+        Self { issued_at, ..self }
+    }
+
+    /// A bundle without policies and data.
+    fn empty(manifest: Manifest) -> Self {
+        Self {
+            manifest,
+            modules: Vec::new(),
+            data: Value::empty_object(),
+            data_digest: digest::sha256_of_named([]),
+            signed: false,
+            issued_at: None,
+            patched_bytes: 0,
+        }
     }
 
     /// Whether the bundle has a signature. [`read_verified`] verifies it, [`read`](read()) does not.

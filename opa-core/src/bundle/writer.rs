@@ -272,7 +272,11 @@ pub(super) fn pack(path: &Path, limits: &Limits) -> Result<Vec<u8>, BundleError>
 
 /// Appends a file. The crate's own way refuses names with a leading "/", which OPA's writer sets
 /// and patterns of `file_rego_versions` expect.
-fn append(archive: &mut Builder<impl Write>, name: &[u8], content: &[u8]) -> io::Result<()> {
+pub(super) fn append(
+    archive: &mut Builder<impl Write>,
+    name: &[u8],
+    content: &[u8],
+) -> io::Result<()> {
     if name.len() > SHORT_NAME {
         let with_end = [name, b"\0"].concat();
         let mut header = header(b"././@LongLink", with_end.len() as u64);

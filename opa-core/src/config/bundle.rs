@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrorKind, Warning};
 use super::field::Field;
@@ -30,6 +31,11 @@ pub struct BundleConfig {
     pub signing: Option<SigningConfig>,
     /// Whether it is kept on disk once it was activated, for a start without its source.
     pub persist: bool,
+    /// How long ago the source's last answer that the bundle is current may be, in whole seconds
+    /// (`max_staleness_seconds`); after that decisions are refused until the next one. An answer is
+    /// a 304, or a bundle that was activated; one from disk is none. By default there is no such
+    /// bound, as in OPA, which doesn't know the option.
+    pub max_staleness: Option<Duration>,
 }
 
 /// Where a bundle comes from.
@@ -75,6 +81,7 @@ impl BundleConfig {
             size_limit_bytes: DEFAULT_SIZE_LIMIT_BYTES,
             signing: None,
             persist: false,
+            max_staleness: None,
         })
     }
 
@@ -93,16 +100,18 @@ impl BundleConfig {
             .map_err(|error| about(name, error))?;
         read_trigger(&mut reader, name)?;
         let source = BundleSource::read(&mut reader, name, services)?;
+        let polling = match reader.field("polling") {
+            Some(polling) => {
+                PollingConfig::read(&polling, warnings).map_err(|error| about(name, error))?
+            }
+            None => PollingConfig::default(),
+        };
         let bundle = Self {
             name: name.to_owned(),
             persist: read_persist(&mut reader, name, &source, warnings)?,
+            max_staleness: read_max_staleness(&mut reader, name, &polling)?,
             source,
-            polling: match reader.field("polling") {
-                Some(polling) => {
-                    PollingConfig::read(&polling, warnings).map_err(|error| about(name, error))?
-                }
-                None => PollingConfig::default(),
-            },
+            polling,
             size_limit_bytes: read_size_limit(&mut reader)?,
             signing,
         };
@@ -248,6 +257,31 @@ fn read_persist(
     }
 }
 
+/// Longer than the longest pause between two answers: else a healthy source would be stale.
+fn read_max_staleness(
+    reader: &mut Reader<'_>,
+    bundle: &str,
+    polling: &PollingConfig,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(field) = reader.field("max_staleness_seconds") else {
+        return Ok(None);
+    };
+    let wait = polling.long_polling_timeout.unwrap_or_default();
+    let pause = polling.max_delay.max(wait);
+    let seconds = field.as_i64()?;
+    let bound = u64::try_from(seconds).ok().map(Duration::from_secs);
+    match bound.filter(|bound| *bound > pause) {
+        Some(bound) => Ok(Some(bound)),
+        None => Err(about(
+            bundle,
+            field.error(format!(
+                "expected more than the longest pause between two polls ({} s), found `{seconds}`",
+                pause.as_secs_f64()
+            )),
+        )),
+    }
+}
+
 fn read_trigger(reader: &mut Reader<'_>, bundle: &str) -> Result<(), ConfigError> {
     let Some(field) = reader.field("trigger") else {
         return Ok(());
@@ -306,7 +340,43 @@ mod tests {
                 size_limit_bytes: 1_073_741_824,
                 signing: None,
                 persist: false,
+                max_staleness: None,
             }]
+        );
+    }
+
+    #[test]
+    fn staleness_is_longer_than_the_pauses_between_polls() {
+        let bound = |text: &str| {
+            read(&format!("{{b: {{max_staleness_seconds: {text}}}}}"))[0].max_staleness
+        };
+        assert_eq!(bound("121"), Some(Duration::from_secs(121)));
+        assert_eq!(
+            bound("30, polling: {min_delay_seconds: 1, max_delay_seconds: 2}"),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(
+            warnings(&format!(
+                "{SERVICES}bundles: {{b: {{max_staleness_seconds: 300}}}}"
+            ))
+            .len(),
+            0
+        );
+        for text in [
+            "120",
+            "0",
+            "-1",
+            "x",
+            "200, polling: {long_polling_timeout_seconds: 200}",
+        ] {
+            let error = read_error(&format!("{{b: {{max_staleness_seconds: {text}}}}}"));
+            assert_eq!(error.path(), "bundles.b.max_staleness_seconds", "{text}");
+        }
+        let error = read_error("{b: {max_staleness_seconds: 60}}");
+        assert_eq!(
+            error.message(),
+            "invalid configuration for bundle \"b\": expected more than the longest pause between \
+             two polls (120 s), found `60`"
         );
     }
 

@@ -51,6 +51,13 @@ pub struct SigningConfig {
     pub scope: String,
     /// Files that need not be signed, as patterns of Go's `filepath.Match`.
     pub exclude_files: Vec<String>,
+    /// Whether delta bundles, which can't be signed, are taken all the same; whole bundles must
+    /// still be signed. False by default. Without `signing` deltas are always taken, and never if
+    /// the program [requires](crate::ManagerBuilder::require_signed) signatures.
+    pub allow_unsigned_delta_bundles: bool,
+    /// Whether a bundle is refused whose signature was made (`iat`) before that of the active one,
+    /// also if that came from disk. False by default. OPA does not know it, and ignores it.
+    pub refuse_older: bool,
 }
 
 impl KeyConfig {
@@ -133,7 +140,6 @@ impl SigningConfig {
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
         let mut reader = field.reader()?;
-        reader.unsupported("allow_unsigned_delta_bundles")?;
         let key_id = reader.field("keyid");
         let signing = Self {
             key_id: match &key_id {
@@ -146,7 +152,16 @@ impl SigningConfig {
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
+            allow_unsigned_delta_bundles: reader
+                .bool("allow_unsigned_delta_bundles")?
+                .unwrap_or(false),
+            refuse_older: reader.bool("refuse_older")?.unwrap_or(false),
         };
+        if signing.refuse_older && signing.allow_unsigned_delta_bundles {
+            return Err(field.error(
+                "refuse_older excludes allow_unsigned_delta_bundles: a delta doesn't tell its age",
+            ));
+        }
         warnings.extend(reader.finish()?);
         if signing.key_id.is_empty() {
             if keys.is_empty() {
@@ -272,10 +287,14 @@ mod tests {
             key_id: "k".to_owned(),
             scope: "write".to_owned(),
             exclude_files: vec!["*.md".to_owned()],
+            allow_unsigned_delta_bundles: true,
+            refuse_older: false,
         };
         let text = "{keyid: k, scope: write, exclude_files: ['*.md'], \
-                    allow_unsigned_delta_bundles: false}";
+                    allow_unsigned_delta_bundles: true}";
         assert_eq!(read(text), Some(whole));
+        assert!(read("{refuse_older: true}").unwrap().refuse_older);
+        assert!(warnings(&signing("{refuse_older: true}")).is_empty());
         assert_eq!(warnings(&signing("{key_id: k}")).len(), 1);
     }
 
@@ -302,8 +321,12 @@ mod tests {
                 "invalid configuration for bundle \"x\": key id k not found"
             );
         }
-        let error = config_error(&signing("{allow_unsigned_delta_bundles: true}"));
-        assert_eq!(error.kind(), ConfigErrorKind::Unsupported);
+        let error = config_error(&signing(
+            "{allow_unsigned_delta_bundles: true, refuse_older: true}",
+        ));
+        assert!(error.message().contains("excludes"), "{error}");
+        let error = config_error(&signing("{refuse_older: 1}"));
+        assert_eq!(error.kind(), ConfigErrorKind::Invalid);
         let error = config_error(&signing("{KeyID: k}"));
         assert!(
             error.message().ends_with("expected the key to be `keyid`"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::reconfigure::Next;
+use super::reconfigure::{Fresh, Next};
 use super::ticket::{Lineage, Ticket};
 use super::{Instance, Profile, Snapshot};
 use crate::bundle::persist::Place;
@@ -21,6 +21,8 @@ pub(crate) struct Loaded {
     pub(super) lineages: BTreeMap<Arc<str>, Lineage>,
     /// The sizes of those that wait for the instance's other bundles, in bytes.
     pub(super) waiting: BTreeMap<Arc<str>, u64>,
+    /// What their sources called them.
+    pub(super) etags: BTreeMap<Arc<str>, Arc<str>>,
     /// What is to be written when it is active.
     pub(super) unsaved: BTreeMap<Arc<str>, Unsaved>,
     /// The configuration that waits for its bundles.
@@ -35,6 +37,26 @@ pub(crate) struct Unsaved {
 }
 
 impl Loaded {
+    /// The bundle of that name, whatever its lineage: the one that waits for others, or the active
+    /// one.
+    pub(super) fn newest(&self, name: &str) -> Option<&Arc<Bundle>> {
+        let waiting = self.next.as_ref().and_then(|next| next.bundle(name));
+        waiting
+            .map(|(bundle, _)| bundle)
+            .or_else(|| self.bundles.get(name))
+    }
+
+    /// The bundle of that name that came from there, if there is one.
+    pub(super) fn of_lineage(&self, name: &str, lineage: &Lineage) -> Option<&Arc<Bundle>> {
+        let waiting = self.next.as_ref().and_then(|next| next.bundle(name));
+        let active = || Some((self.bundles.get(name)?, self.lineages.get(name)?));
+        [waiting, active()]
+            .into_iter()
+            .flatten()
+            .find(|(_, other)| *other == lineage)
+            .map(|(bundle, _)| bundle)
+    }
+
     /// Whether something is still to be written.
     pub(crate) fn is_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
@@ -49,22 +71,35 @@ impl Instance {
     ///
     /// # Errors
     /// Whatever is wrong with the bundle; what was served before goes on.
-    pub(crate) fn activate(
+    pub(super) fn activate(
         &self,
         loaded: &mut Loaded,
         (name, ticket): (&Arc<str>, &Ticket),
         bundle: Arc<Bundle>,
-        size: u64,
+        (size, etag, from_disk): (u64, Option<Arc<str>>, bool),
     ) -> Result<(), ActivationError> {
         let Some(profile) = self.profile().filter(|_| !ticket.is_retired()) else {
             return Ok(());
         };
         let lineage = ticket.lineage();
-        if let Some(taken) = self.activate_next(loaded, name, lineage, (&bundle, size)) {
+        let contacted_ms = (!from_disk).then(|| self.shared.now_ms());
+        let came = Fresh {
+            bundle,
+            size,
+            etag,
+            contacted_ms,
+            lineage: lineage.clone(),
+        };
+        if let Some(taken) = self.activate_next(loaded, name, &came) {
             return taken;
         }
         let mut candidate = loaded.bundles.clone();
-        candidate.insert(Arc::clone(name), bundle);
+        candidate.insert(Arc::clone(name), came.bundle);
+        let mut etags = loaded.etags.clone();
+        match came.etag {
+            Some(etag) => etags.insert(Arc::clone(name), etag),
+            None => etags.remove(name),
+        };
         let complete = profile
             .bundles
             .keys()
@@ -76,11 +111,16 @@ impl Instance {
             loaded.bundles = candidate;
             loaded.waiting = fresh;
             loaded.lineages.insert(Arc::clone(name), lineage.clone());
+            loaded.etags = etags;
+            self.contacted(name, lineage, contacted_ms);
             self.note_bundle(name, BundleStatus::clear_error);
             return Ok(());
         }
-        if self.serve(&profile, &candidate, &fresh)? {
+        // Whoever sees it ready is not told that it is stale.
+        let contact = || self.contacted(name, lineage, contacted_ms);
+        if self.serve(&profile, (&candidate, &etags), &fresh, contact)? {
             loaded.bundles = candidate;
+            loaded.etags = etags;
             loaded.waiting.clear();
             loaded.lineages.insert(Arc::clone(name), lineage.clone());
         }
@@ -88,15 +128,19 @@ impl Instance {
     }
 
     /// Serves `candidate`, of which `fresh` was not served before, with their sizes. Answers whether
-    /// the instance lives.
+    /// the instance lives. `before_swap` runs when nothing can fail any more.
     ///
     /// # Errors
     /// Whatever is wrong with them; what was served before goes on.
     pub(super) fn serve(
         &self,
         profile: &Arc<Profile>,
-        candidate: &BTreeMap<Arc<str>, Arc<Bundle>>,
+        (candidate, etags): (
+            &BTreeMap<Arc<str>, Arc<Bundle>>,
+            &BTreeMap<Arc<str>, Arc<str>>,
+        ),
         fresh: &BTreeMap<Arc<str>, u64>,
+        before_swap: impl FnOnce(),
     ) -> Result<bool, ActivationError> {
         let union = Union::of(candidate)?;
         let modules = ModuleSet::new(union.modules().iter().map(|module| {
@@ -107,9 +151,10 @@ impl Instance {
                 file.rego_version(),
             )
         }));
-        let data = (union.data(), union.data_digest());
+        let asks_system = profile.entrypoint.segments().next() == Some("system");
+        let (data, digest) = union.with_system(asks_system, candidate, etags)?;
         let engine = &*self.shared.engine;
-        let compiled = self.shared.store.bound(engine, &modules, data)?;
+        let compiled = self.shared.store.bound(engine, &modules, (&data, digest))?;
         let revisions: Arc<[_]> = candidate
             .iter()
             .map(|(name, bundle)| BundleRevision {
@@ -117,7 +162,7 @@ impl Instance {
                 revision: bundle.revision().cloned(),
             })
             .collect();
-        let snapshot = Snapshot::new(Arc::clone(profile), compiled, union.data(), revisions)
+        let snapshot = Snapshot::new(Arc::clone(profile), compiled, &data, revisions)
             .map_err(CompileErrors::from)?;
         self.shared.hooks.reach("activation: before the swap");
         // Before the swap: whoever sees the instance ready sees which revision is.
@@ -130,6 +175,7 @@ impl Instance {
                 status.clear_error();
             });
         }
+        before_swap();
         if !self.install(profile, Arc::new(snapshot)) {
             return Ok(false);
         }

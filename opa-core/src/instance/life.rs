@@ -11,8 +11,10 @@ use tokio::sync::watch;
 
 use super::activation::Loaded;
 use super::counters::Counters;
+use super::freshness::Freshness;
 use super::lease::Leases;
-use super::{Configured, Profile, Shared, Snapshot, Ticket};
+use super::ticket::{Lineage, Ticket};
+use super::{Configured, Profile, Shared, Snapshot};
 use crate::AppId;
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
@@ -28,6 +30,7 @@ pub(crate) struct Instance {
     pub(super) state: watch::Sender<State>,
     pub(super) snapshot: ArcSwapOption<Snapshot>,
     pub(super) counters: Counters,
+    pub(super) freshness: Freshness,
     pub(super) caches: Arc<AppCaches>,
     /// Set when the configuration was rendered and the plugins have read it.
     profile: ArcSwapOption<Profile>,
@@ -52,6 +55,7 @@ impl Instance {
             state: watch::Sender::new(State::Starting),
             snapshot: ArcSwapOption::empty(),
             counters: Counters::default(),
+            freshness: Freshness::default(),
             caches: Arc::default(),
             profile: ArcSwapOption::empty(),
             configured: Arc::default(),
@@ -107,7 +111,16 @@ impl Instance {
     pub(crate) fn configure(&self, profile: Arc<Profile>) {
         self.keep_statuses(&profile);
         self.put_profile(&profile);
+        self.bound_staleness(&profile);
         self.publish();
+    }
+
+    pub(super) fn bound_staleness(&self, profile: &Profile) {
+        let bounds = profile.max_staleness.iter();
+        self.freshness.configure(bounds.filter_map(|(name, max)| {
+            let lineage = profile.bundles.get(name)?;
+            Some((Arc::clone(name), *max, lineage.clone()))
+        }));
     }
 
     /// The bundles of `profile` have a status from here on, the one that they had or an empty one.
@@ -157,6 +170,17 @@ impl Instance {
         });
         self.publish();
         installed
+    }
+
+    /// The source of a bundle answered that it is current, or brought the current one.
+    pub(crate) fn note_contact(&self, name: &Arc<str>, ticket: &Ticket) {
+        self.contacted(name, ticket.lineage(), Some(self.shared.now_ms()));
+    }
+
+    pub(super) fn contacted(&self, name: &Arc<str>, lineage: &Lineage, at_ms: Option<u64>) {
+        if let Some(at_ms) = at_ms {
+            self.freshness.contact(name, lineage, at_ms);
+        }
     }
 
     /// The time of day, by the injected clock.
@@ -226,8 +250,17 @@ impl Instance {
             self.profile().map(|profile| profile.labels.clone()),
             self.state.borrow().clone(),
             self.configuration_problem.lock().clone(),
-            self.bundles.lock().values().cloned().collect(),
+            self.bundle_statuses(),
         )
+    }
+
+    fn bundle_statuses(&self) -> Vec<BundleStatus> {
+        let now_ms = self.shared.now_ms();
+        let mut statuses: Vec<_> = self.bundles.lock().values().cloned().collect();
+        for status in &mut statuses {
+            status.stale = self.freshness.is_bundle_stale(&status.name, now_ms);
+        }
+        statuses
     }
 
     pub(super) fn publish(&self) {

@@ -30,7 +30,9 @@ mod counters;
 mod decide;
 mod decision;
 mod evaluation;
+mod freshness;
 mod hooks;
+mod incoming;
 mod lease;
 mod life;
 mod policy_store;
@@ -49,6 +51,7 @@ pub use question::{LogEntry, Prepared, Question};
 
 pub(crate) use activation::{ActivationError, Unsaved};
 pub(crate) use hooks::Hooks;
+pub(crate) use incoming::{Incoming, check_persistable};
 pub(crate) use life::Instance;
 pub(crate) use policy_store::PolicyStore;
 pub(crate) use reconfigure::Configured;

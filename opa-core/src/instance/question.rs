@@ -95,6 +95,13 @@ impl Question {
             ends.path = asked.map(EntrypointPath::shared);
             return Err(self.conclude(ends, LogEntry::default(), None));
         };
+        if instance.freshness.is_stale(|| instance.shared.now_ms()) {
+            let asked = path.unwrap_or(&snapshot.profile.entrypoint);
+            let message = "the last answer of a bundle's source is longer ago than max_staleness";
+            let mut ends = Ends::unasked(Reason::Stale, Reason::Stale, message);
+            ends.path = Some(asked.shared());
+            return Err(self.conclude(ends, LogEntry::default(), None));
+        }
         match snapshot.entrypoint(path) {
             Ok(entrypoint) => Ok(Prepared {
                 question: self,

@@ -28,16 +28,27 @@ pub(super) struct Next {
     fresh: BTreeMap<Arc<str>, Fresh>,
 }
 
+/// A bundle that came.
 #[derive(Clone)]
-struct Fresh {
-    bundle: Arc<Bundle>,
-    size: u64,
-    lineage: Lineage,
+pub(super) struct Fresh {
+    pub(super) bundle: Arc<Bundle>,
+    /// As downloaded, in bytes.
+    pub(super) size: u64,
+    pub(super) etag: Option<Arc<str>>,
+    /// When its source brought it; `None` if an earlier process kept it.
+    pub(super) contacted_ms: Option<u64>,
+    pub(super) lineage: Lineage,
 }
 
 impl Next {
     pub(super) fn has_fresh(&self, name: &str) -> bool {
         self.fresh.contains_key(name)
+    }
+
+    /// What waits under that name, and where it comes from.
+    pub(super) fn bundle(&self, name: &str) -> Option<(&Arc<Bundle>, &Lineage)> {
+        let fresh = self.fresh.get(name)?;
+        Some((&fresh.bundle, &fresh.lineage))
     }
 }
 
@@ -114,6 +125,7 @@ impl Instance {
     ) -> Result<(), ActivationError> {
         loaded.keep(&profile.bundles);
         self.put_profile(&profile);
+        self.bound_staleness(&profile);
         let fresh = BTreeMap::new();
         self.switch(loaded, &Next { profile, fresh }).map(|_| ())
     }
@@ -124,17 +136,11 @@ impl Instance {
         &self,
         loaded: &mut Loaded,
         name: &Arc<str>,
-        lineage: &Lineage,
-        (bundle, size): (&Arc<Bundle>, u64),
+        came: &Fresh,
     ) -> Option<Result<(), ActivationError>> {
         let mut next = loaded.next.clone()?;
-        let is_awaited = loaded.lineages.get(name) != Some(lineage);
-        let fresh = Fresh {
-            bundle: Arc::clone(bundle),
-            size,
-            lineage: lineage.clone(),
-        };
-        next.fresh.insert(Arc::clone(name), fresh);
+        let is_awaited = loaded.lineages.get(name) != Some(&came.lineage);
+        next.fresh.insert(Arc::clone(name), came.clone());
         match self.switch(loaded, &next) {
             Ok(true) => {
                 self.note_configuration(None);
@@ -157,6 +163,7 @@ impl Instance {
     /// Serves `next`, if all of its bundles are there.
     fn switch(&self, loaded: &mut Loaded, next: &Next) -> Result<bool, ActivationError> {
         let mut candidate = BTreeMap::new();
+        let mut etags = BTreeMap::new();
         let mut sizes = loaded.waiting.clone();
         for (name, lineage) in &next.profile.bundles {
             let fresh = next
@@ -174,9 +181,22 @@ impl Instance {
                 return Ok(false);
             };
             candidate.insert(Arc::clone(name), Arc::clone(bundle));
+            let etag = match fresh {
+                Some(fresh) => fresh.etag.as_ref(),
+                None => loaded.etags.get(name),
+            };
+            etags.extend(etag.map(|etag| (Arc::clone(name), Arc::clone(etag))));
         }
-        if self.serve(&next.profile, &candidate, &sizes)? {
+        // What was told of the old configuration's bundles counts until the new one's are served.
+        let contact = || {
+            for (name, fresh) in &next.fresh {
+                self.contacted(name, &fresh.lineage, fresh.contacted_ms);
+            }
+            self.bound_staleness(&next.profile);
+        };
+        if self.serve(&next.profile, (&candidate, &etags), &sizes, contact)? {
             loaded.bundles = candidate;
+            loaded.etags = etags;
             loaded.waiting.clear();
             loaded.next = None;
             loaded.lineages = next.profile.bundles.clone();
@@ -194,6 +214,7 @@ impl Loaded {
         let lineages = &self.lineages;
         self.bundles.retain(|name, _| lineages.contains_key(name));
         self.waiting.retain(|name, _| lineages.contains_key(name));
+        self.etags.retain(|name, _| lineages.contains_key(name));
         self.unsaved.retain(|name, _| bundles.contains_key(name));
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -22,6 +23,8 @@ pub(crate) struct Profile {
     pub(crate) skip_request_body_parse: bool,
     /// The bundles that must be there before anything is served.
     pub(crate) bundles: BTreeMap<Arc<str>, Lineage>,
+    /// How old some of them may become.
+    pub(crate) max_staleness: BTreeMap<Arc<str>, Duration>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
     pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
 }

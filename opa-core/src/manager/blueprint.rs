@@ -178,6 +178,7 @@ impl Blueprint {
         }
         let id = previous.map_or_else(|| uuid::Uuid::new_v4().to_string(), |one| one.id.clone());
         let mut profile = self.profile(instance.id(), &config, id.clone())?;
+        profile.max_staleness = max_staleness(&config);
         let lineages = tickets.iter();
         let lineages = lineages.map(|(name, it)| (Arc::clone(name), it.lineage().clone()));
         profile.bundles = lineages.collect();
@@ -226,6 +227,7 @@ impl Blueprint {
             dry_run: config.envoy.dry_run,
             skip_request_body_parse: config.envoy.skip_request_body_parse,
             bundles: BTreeMap::new(),
+            max_staleness: BTreeMap::new(),
             decision_sinks: attached
                 .iter()
                 .filter_map(|one| one.decisions.clone())
@@ -397,4 +399,14 @@ fn source_of(
             }
         },
     }
+}
+
+/// How old the bundles may become for which the configuration bounds it.
+fn max_staleness(config: &Config) -> BTreeMap<Arc<str>, Duration> {
+    let bundles = config.bundles.iter();
+    let bounded = bundles.filter_map(|bundle| {
+        let bound = bundle.max_staleness?;
+        Some((bundle.name.as_str().into(), bound))
+    });
+    bounded.collect()
 }

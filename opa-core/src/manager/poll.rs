@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::slots::{Room, Slots};
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
-use crate::bundle::{self, Limits, Verification};
+use crate::bundle::{self, Limits, Update, Verification};
 use crate::config::PollingConfig;
-use crate::instance::{ActivationError, Instance, Ticket, Unsaved};
+use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -170,6 +170,8 @@ impl Poll {
         let request = Fetch {
             etag: self.etag.clone(),
             wait,
+            // A server is not asked for what would be refused.
+            deltas: self.place.is_none() && self.terms.verification.takes_deltas(),
         };
         let answer = self
             .source
@@ -187,8 +189,13 @@ impl Poll {
             self.long_polling = long_polling && self.polling.long_polling_timeout.is_some();
         }
         let now = instance.now();
+        let is_delta = matches!(content, Content::Delta(_));
         match content {
             Content::NotModified => {
+                // To one who named nothing it says nothing.
+                if self.etag.is_some() {
+                    instance.note_contact(&self.bundle, &self.ticket);
+                }
                 self.etag = etag.or_else(|| self.etag.take());
                 instance.note_bundle(&self.bundle, |status| {
                     status.last_successful_request = Some(now);
@@ -197,21 +204,17 @@ impl Poll {
                 self.persist_again(instance).await;
                 Ok(())
             }
-            Content::Snapshot(body) => {
+            Content::Snapshot(body) | Content::Delta(body) => {
                 let slot = match room {
                     Room::Download(slot) => Some(slot),
                     Room::LongPoll(_) => self.slots.download().await,
                 };
-                let activated = self.activate(instance, body, etag.clone()).await;
+                let activated = self.activate(instance, body, is_delta, etag.clone()).await;
                 drop(slot);
                 if activated.is_ok() {
                     self.etag = etag;
                 }
                 activated
-            }
-            Content::Delta(_) => {
-                let text = "delta bundles are not supported by this version";
-                Err(PollError::Source(SourceError::new(text)))
             }
         }
     }
@@ -220,6 +223,7 @@ impl Poll {
         &self,
         instance: &Arc<Instance>,
         body: Body,
+        is_delta: bool,
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
@@ -232,28 +236,50 @@ impl Poll {
         let unsaved = self.place.clone().map(|place| Unsaved {
             place,
             archive: bytes.clone(),
-            etag,
+            etag: etag.clone(),
         });
-        self.activate_bytes(instance, bytes, unsaved).await
+        let update = self.read(&bytes).await?;
+        if is_delta && matches!(update, Update::Snapshot(_)) {
+            let text = "the source announced a delta, but sent a whole bundle";
+            return Err(PollError::Source(SourceError::new(text)));
+        }
+        let incoming = Incoming {
+            update,
+            size: bytes.len() as u64,
+            etag,
+            from_disk: false,
+        };
+        self.take(instance, incoming, unsaved).await
     }
 
-    async fn activate_bytes(
+    async fn read(&self, bytes: &Bytes) -> Result<Update, PollError> {
+        let (bytes, terms) = (bytes.clone(), self.terms.clone());
+        let persists = self.place.is_some();
+        let read = move || {
+            let update = bundle::read_update(&bytes, &terms.limits, &terms.verification)?;
+            if persists {
+                check_persistable(&update)?;
+            }
+            Ok(update)
+        };
+        let update = self.compile.run(read).await.ok_or(PollError::Panic)?;
+        update.map_err(PollError::Activation)
+    }
+
+    async fn take(
         &self,
         instance: &Arc<Instance>,
-        bytes: Bytes,
+        incoming: Incoming,
         unsaved: Option<Unsaved>,
     ) -> Result<(), PollError> {
-        let size = bytes.len() as u64;
         let terms = self.terms.clone();
-        let read = move || bundle::read_verified(&bytes, &terms.limits, &terms.verification);
-        let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
-        let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
         let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);
         let ticket = self.ticket.clone();
         let activate = move || {
-            activating.activate(&mut loaded, (&name, &ticket), bundle, size)?;
+            let terms = (&terms.limits, &*terms.verification);
+            activating.take(&mut loaded, (&name, &ticket), incoming, terms)?;
             // It was told while this waited that the instance has no such bundle any more.
             let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));

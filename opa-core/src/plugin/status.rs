@@ -93,6 +93,11 @@ pub struct BundleStatus {
     pub last_successful_request: Option<SystemTime>,
     /// When the server was last asked.
     pub last_request: Option<SystemTime>,
+    /// What was activated last, a `snapshot` or a `delta` (OPA's `type`).
+    pub bundle_type: Option<&'static str>,
+    /// The source's last answer is longer ago than `max_staleness_seconds` allows, or it has not
+    /// answered since the start: decisions are refused until it does.
+    pub stale: bool,
     /// The size of the active bundle as downloaded, in bytes.
     pub size: Option<u64>,
     /// OPA's code of the last failure, `bundle_error`; cleared by the next success.

@@ -63,8 +63,10 @@ impl<'a> SignedFiles<'a> {
 
     /// Checks that no file is missing, then the bundle as a whole.
     pub(super) fn finish(self) -> Result<Bundle, BundleError> {
+        let issued_at = self.listed.issued_at();
         self.listed.finish()?;
-        self.assembler.finish()
+        let bundle = self.assembler.finish()?;
+        Ok(bundle.issued_at(issued_at))
     }
 }
 

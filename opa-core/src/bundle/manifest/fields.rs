@@ -91,10 +91,8 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn rego_version(&self) -> Result<Option<RegoVersion>, BundleError> {
-        let number = |value: &Value| {
-            let number = value.as_i64();
-            number.ok_or_else(|| wrong_type("rego_version", "0 or 1"))
-        };
+        let number =
+            |value: &Value| integer(value).ok_or_else(|| wrong_type("rego_version", "0, 1 or 2"));
         self.rego_version
             .map(|value| rego_version(number(value)?, ""))
             .transpose()
@@ -104,11 +102,11 @@ impl<'a> Fields<'a> {
         let Some(value) = self.file_rego_versions else {
             return Ok(Vec::new());
         };
-        let wrong = || wrong_type("file_rego_versions", "an object of patterns to 0 or 1");
+        let wrong = || wrong_type("file_rego_versions", "an object of patterns to 0, 1 or 2");
         let object = value.as_object().ok_or_else(wrong)?;
         let files = object.iter().map(|(pattern, version)| {
             let pattern = pattern.as_str().ok_or_else(wrong)?;
-            let number = version.as_i64().ok_or_else(wrong)?;
+            let number = integer(version).ok_or_else(wrong)?;
             let version = rego_version(number, &format!(" for file '{pattern}'"))?;
             let glob = Glob::new(pattern).map_err(|reason| {
                 fault(format!(
@@ -132,16 +130,17 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// An integer that is written as one: Go takes no `1.0`.
+fn integer(value: &Value) -> Option<i64> {
+    let number = value.as_i64()?;
+    (value.to_json() == number.to_string()).then_some(number)
+}
+
 fn rego_version(number: i64, of: &str) -> Result<RegoVersion, BundleError> {
     match number {
         0 => Ok(RegoVersion::V0),
         1 => Ok(RegoVersion::V1),
-        2 => Err(BundleError::new(
-            BundleErrorKind::Unsupported,
-            format!(
-                "manifest has rego-version 2{of}, which this version does not support: expected 0 or 1"
-            ),
-        )),
+        2 => Ok(RegoVersion::V2),
         other => Err(fault(format!(
             "manifest has unknown rego-version {other}{of}"
         ))),

@@ -8,6 +8,7 @@ use super::super::path::EntryPath;
 use super::digest::{canonical, digest, from_hex};
 use super::fault;
 use super::pattern::Pattern;
+use super::token::Claims;
 
 /// What a signature says about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +23,21 @@ pub(super) struct File {
 pub(in super::super) struct Listed<'a> {
     files: BTreeMap<String, File>,
     exclude: &'a [Pattern],
+    issued_at: Option<i64>,
 }
 
 impl<'a> Listed<'a> {
-    pub(super) fn new(files: BTreeMap<String, File>, exclude: &'a [Pattern]) -> Self {
-        Self { files, exclude }
+    pub(super) fn new(claims: Claims, exclude: &'a [Pattern]) -> Self {
+        Self {
+            files: claims.files,
+            exclude,
+            issued_at: claims.issued_at,
+        }
+    }
+
+    /// When the signature was made, in seconds since 1970.
+    pub(in super::super) fn issued_at(&self) -> Option<i64> {
+        self.issued_at
     }
 
     /// Checks that a file is one that was signed. Each is there once.

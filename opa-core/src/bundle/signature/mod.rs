@@ -7,6 +7,7 @@ mod digest;
 mod key;
 mod listed;
 mod pattern;
+mod rules;
 mod token;
 
 use std::collections::BTreeMap;
@@ -31,7 +32,10 @@ pub(super) use listed::Listed;
 /// | some | no | accepted | verified |
 /// | some | yes | refused | verified |
 ///
-/// [`require`](Self::require) refuses unsigned bundles in each row.
+/// [`require`](Self::require) refuses unsigned bundles in each row. A delta is never signed: where
+/// unsigned bundles are refused it is, too, unless the signing's
+/// [`allow_unsigned_delta_bundles`](SigningConfig::allow_unsigned_delta_bundles) exempts deltas, from
+/// which `require` exempts nothing.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -55,6 +59,8 @@ pub struct Verification {
     signing: SigningConfig,
     exclude: Vec<Pattern>,
     required: bool,
+    /// By the program, which no configuration takes back.
+    required_in_code: bool,
 }
 
 /// The content of a `.signatures.json`.
@@ -71,6 +77,7 @@ impl Verification {
         Self {
             keys: Arc::new(keys),
             required: signing.is_some(),
+            required_in_code: false,
             exclude: signing
                 .iter()
                 .flat_map(|signing| &signing.exclude_files)
@@ -85,6 +92,7 @@ impl Verification {
     pub fn require(self, require: bool) -> Self {
         Self {
             required: self.required || require,
+            required_in_code: self.required_in_code || require,
             ..self
         }
     }
@@ -109,8 +117,8 @@ impl Verification {
         if self.keys.is_empty() {
             return Err(Signatures::without_key());
         }
-        let files = token::verify(signatures.token()?, &self.keys, &self.signing)?;
-        Ok(Some(Listed::new(files, &self.exclude)))
+        let claims = token::verify(signatures.token()?, &self.keys, &self.signing)?;
+        Ok(Some(Listed::new(claims, &self.exclude)))
     }
 }
 

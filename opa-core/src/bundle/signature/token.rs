@@ -11,14 +11,23 @@ use super::listed::File;
 use super::{fault, key};
 use crate::config::{KeyConfig, SigningConfig};
 
-/// Verifies a token. Answers the files that it lists, by name.
+/// What a verified token says.
+#[derive(Debug)]
+pub(super) struct Claims {
+    /// The files that it lists, by name.
+    pub(super) files: BTreeMap<String, File>,
+    /// `iat`: when it was made, in seconds since 1970.
+    pub(super) issued_at: Option<i64>,
+}
+
+/// Verifies a token. Answers what it says.
 ///
 /// Of the header only the key id is looked at: the algorithm is that of the key.
 pub(super) fn verify(
     token: &str,
     keys: &BTreeMap<String, KeyConfig>,
     signing: &SigningConfig,
-) -> Result<BTreeMap<String, File>, BundleError> {
+) -> Result<Claims, BundleError> {
     let mut parts = token.split('.');
     let (Some(header), Some(payload), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -48,7 +57,21 @@ pub(super) fn verify(
     if text(&claims, "scope")? != scope {
         return Err(fault("scope mismatch"));
     }
-    files(&claims)
+    Ok(Claims {
+        files: files(&claims)?,
+        issued_at: issued_at(&claims)?,
+    })
+}
+
+/// OPA reads it as an integer, too.
+fn issued_at(claims: &Map<String, Value>) -> Result<Option<i64>, BundleError> {
+    match claims.get("iat") {
+        None | Some(Value::Null) => Ok(None),
+        Some(time) => match time.as_i64() {
+            Some(time) => Ok(Some(time)),
+            None => Err(malformed("`iat` to be an integer")),
+        },
+    }
 }
 
 /// The configured one, or the header's, or that of the deprecated claim.

@@ -118,7 +118,14 @@ mod tests {
 
     async fn ask(source: &File, etag: Option<&Arc<str>>, wait: Duration) -> SourceAnswer {
         let (etag, wait) = (etag.cloned(), Some(wait));
-        source.fetch(Fetch { etag, wait }).await.unwrap()
+        source
+            .fetch(Fetch {
+                etag,
+                wait,
+                ..Fetch::default()
+            })
+            .await
+            .unwrap()
     }
 
     /// The text of the one module, and the etag.
@@ -170,7 +177,7 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
         let request = Fetch {
             etag: Some(Arc::clone(&etag)),
-            wait: None,
+            ..Fetch::default()
         };
         let error = source.fetch(request).await.unwrap_err();
         assert!(error.to_string().contains("bundle`: "), "{error}");
@@ -271,7 +278,7 @@ mod tests {
         let error = source
             .fetch(Fetch {
                 etag: Some(etag),
-                wait: None,
+                ..Fetch::default()
             })
             .await
             .unwrap_err();

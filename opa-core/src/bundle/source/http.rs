@@ -72,9 +72,13 @@ fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
             .map_err(|_| SourceError::new("the etag of the last answer is no header value"))?;
         headers.insert(IF_NONE_MATCH, etag);
     }
+    let modes = match request.deltas {
+        true => "modes=snapshot,delta",
+        false => "modes=snapshot",
+    };
     let prefer = match request.wait {
-        Some(wait) => HeaderValue::try_from(format!("modes=snapshot;wait={}", wait.as_secs())),
-        None => Ok(HeaderValue::from_static("modes=snapshot")),
+        Some(wait) => HeaderValue::try_from(format!("{modes};wait={}", wait.as_secs())),
+        None => Ok(HeaderValue::from_static(modes)),
     };
     // The text is digits and constants.
     headers.extend(
@@ -152,10 +156,11 @@ mod tests {
         let request = Fetch {
             etag: Some("\"abc\"".into()),
             wait: Some(Duration::from_secs(45)),
+            deltas: true,
         };
         let headers = headers(&request).unwrap();
         assert_eq!(headers[IF_NONE_MATCH], "\"abc\"");
-        assert_eq!(headers["prefer"], "modes=snapshot;wait=45");
+        assert_eq!(headers["prefer"], "modes=snapshot,delta;wait=45");
         let headers = super::headers(&Fetch::default()).unwrap();
         assert_eq!(headers["prefer"], "modes=snapshot");
         assert_eq!(headers.len(), 1);

@@ -65,6 +65,7 @@ mod tests {
             .fetch(Fetch {
                 etag: etag.cloned(),
                 wait,
+                deltas: false,
             })
             .await
             .unwrap()

@@ -65,6 +65,8 @@ pub struct Fetch {
     pub etag: Option<Arc<str>>,
     /// How long the source may wait for news before it answers.
     pub wait: Option<Duration>,
+    /// Whether a delta would be taken, too.
+    pub deltas: bool,
 }
 
 /// What a source answers.
@@ -84,9 +86,9 @@ pub struct SourceAnswer {
 pub enum Content {
     /// Nothing is newer than the etag that was sent.
     NotModified,
-    /// A whole bundle: a gzip'd tar archive.
+    /// A gzip'd tar archive: a whole bundle, or a delta if it has a `patch.json`.
     Snapshot(Body),
-    /// A change to the active bundle.
+    /// The archive of a delta; a whole bundle instead is an error.
     Delta(Body),
 }
 

@@ -12,6 +12,7 @@ mod guards;
 mod heads;
 mod paths;
 mod policy;
+mod rego_v2;
 mod rules;
 mod screening;
 mod text;

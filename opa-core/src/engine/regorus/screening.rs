@@ -6,6 +6,7 @@ use opa_rego::screen::{Limits, ScreenError, Screened, screen};
 use opa_rego::token::{TokenKind, tokens};
 
 use super::convert::{MAX_DIGITS, is_writable};
+use super::rego_v2;
 use crate::engine::{CompileError, CompileErrors, Location, Module, ModuleSet};
 
 /// Built-ins whose answer in regorus would not be that of OPA: its `http.send` is always undefined,
@@ -34,6 +35,7 @@ pub(super) fn screen_all(
 fn screen_one(module: &Module, limits: &Limits) -> Result<Screened, CompileError> {
     let screened = screen(module.source(), limits).map_err(|error| refused(module, &error))?;
     check_numbers(module)?;
+    check_version(module)?;
     match REFUSED.into_iter().find(|name| screened.calls(name)) {
         Some(name) => {
             let text = format!("undefined function {name}: the engine `regorus` does not have it");
@@ -63,6 +65,17 @@ fn check_numbers(module: &Module) -> Result<(), CompileError> {
             let text = format!("a number of more than {MAX_DIGITS} digits");
             let at = place(module, (token.line, token.column));
             Err(CompileError::new(CompileError::PARSE, text).at(at))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses what of Rego v2 regorus would not read as OPA does.
+fn check_version(module: &Module) -> Result<(), CompileError> {
+    match rego_v2::unsupported(module) {
+        Some((what, at)) => {
+            let text = format!("{what}: the engine `regorus` does not have it");
+            Err(CompileError::new(CompileError::PARSE, text).at(place(module, at)))
         }
         None => Ok(()),
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Poll, PollError};
 use crate::bundle::persist::Place;
-use crate::instance::Instance;
+use crate::instance::{Incoming, Instance};
 
 impl Poll {
     /// Keeps the bundle at `place`.
@@ -46,7 +46,15 @@ impl Poll {
             return Ok(None);
         };
         let archive = Bytes::from(stored.archive);
-        let activated = self.activate_bytes(instance, archive, None).await;
+        let update = self.read(&archive).await;
+        let incoming = Incoming {
+            update: update.map_err(|error| error.to_string())?,
+            size: archive.len() as u64,
+            etag: stored.etag.clone(),
+            from_disk: true,
+        };
+        drop(archive);
+        let activated = self.take(instance, incoming, None).await;
         activated.map_err(|error| error.to_string())?;
         Ok(stored.etag)
     }
