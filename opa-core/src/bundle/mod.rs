@@ -57,7 +57,9 @@ use std::sync::Arc;
 
 use opa_rego::{RegoVersion, Value};
 
+pub(crate) use archive::read_shared;
 pub use archive::{read, read_verified};
+pub use archive_bytes::ArchiveBytes;
 pub use directory::read_path;
 pub use error::{BundleError, BundleErrorKind};
 pub use limits::Limits;
@@ -69,8 +71,10 @@ pub use writer::{BundleWriter, etag};
 pub mod source;
 
 mod archive;
+pub(crate) mod archive_bytes;
 mod assemble;
 mod bounded;
+mod content;
 mod data;
 mod digest;
 mod directory;
@@ -84,6 +88,7 @@ mod pax;
 pub(crate) mod persist;
 mod roots;
 mod signature;
+pub(crate) mod store;
 mod union;
 mod writer;
 mod yaml;
@@ -102,10 +107,16 @@ pub struct Bundle {
 #[derive(Debug, Clone)]
 pub struct ModuleFile {
     path: Arc<str>,
+    rego_version: RegoVersion,
+    text: Arc<ModuleText>,
+}
+
+/// What is the same of policy files with equal bytes, wherever they are.
+#[derive(Debug)]
+struct ModuleText {
     source: Arc<str>,
     sha256: [u8; 32],
-    rego_version: RegoVersion,
-    package: Arc<[String]>,
+    package: Vec<String>,
     has_rules: bool,
 }
 
@@ -157,13 +168,13 @@ impl ModuleFile {
     /// The text, without a byte order mark.
     #[must_use]
     pub fn source(&self) -> &Arc<str> {
-        &self.source
+        &self.text.source
     }
 
     /// SHA-256 of the file's bytes.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
-        self.sha256
+        self.text.sha256
     }
 
     /// The version of its language, as the manifest tells it.
@@ -175,6 +186,6 @@ impl ModuleFile {
     /// The segments of its package, without `data`: `["a", "b"]` for `package a.b`.
     #[must_use]
     pub fn package(&self) -> &[String] {
-        &self.package
+        &self.text.package
     }
 }

@@ -2,11 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Instance, Snapshot};
 use crate::bundle::persist::Place;
-use crate::bundle::{Bundle, BundleError, Union};
+use crate::bundle::{self, ArchiveBytes, Bundle, BundleError, Limits, Union, Verification};
 use crate::engine::{CompileErrors, Module, ModuleSet};
 use crate::plugin::{BundleRevision, BundleStatus};
 
@@ -24,7 +22,7 @@ pub(crate) struct Loaded {
 /// A bundle as it came, and where it is to be kept.
 pub(crate) struct Unsaved {
     pub(crate) place: Arc<Place>,
-    pub(crate) archive: Bytes,
+    pub(crate) archive: ArchiveBytes,
     pub(crate) etag: Option<Arc<str>>,
 }
 
@@ -36,6 +34,19 @@ impl Loaded {
 }
 
 impl Instance {
+    /// Reads and checks a bundle. What other apps hold of it is shared. Blocks.
+    ///
+    /// # Errors
+    /// As [`bundle::read_verified`].
+    pub(crate) fn read_bundle(
+        &self,
+        archive: &ArchiveBytes,
+        limits: &Limits,
+        verification: &Verification,
+    ) -> Result<Bundle, BundleError> {
+        bundle::read_shared(archive, limits, verification, &self.shared.bundles)
+    }
+
     /// Puts `bundle` in the place of the one of that name and serves what comes of it: all or
     /// nothing. Runs on a thread that may block; `loaded` is the lock of the one activation.
     ///
@@ -55,7 +66,7 @@ impl Instance {
         };
         let mut candidate = loaded.bundles.clone();
         candidate.insert(Arc::clone(name), bundle);
-        let union = Union::of(&candidate)?;
+        let union = Union::shared(&candidate, &self.shared.bundles)?;
         let complete = profile
             .bundles
             .iter()

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::time::Instant;
 
 use super::{Hooks, PolicyStore, Snapshot};
+use crate::bundle::store::Store;
 use crate::engine::{Budget, Clock, Engine, PrintSink, Runner};
 
 /// What all instances of a manager share.
@@ -11,6 +12,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) runner: Arc<Runner>,
     pub(crate) store: PolicyStore,
+    pub(crate) bundles: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) budget: Budget,
     pub(crate) prints: Option<Arc<dyn PrintSink>>,
@@ -34,6 +36,7 @@ impl Shared {
             engine,
             runner: Arc::new(runner),
             store: PolicyStore::default(),
+            bundles: Store::default(),
             clock,
             budget,
             prints,

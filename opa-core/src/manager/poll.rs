@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::Semaphore;
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 use super::slots::{Room, Slots};
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
-use crate::bundle::{self, Limits, Verification};
+use crate::bundle::{ArchiveBytes, Limits, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Instance, Unsaved};
 
@@ -216,7 +215,7 @@ impl Poll {
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
-        let bytes = Bytes::from(body.read(max).await.map_err(PollError::Source)?);
+        let bytes = body.read(max).await.map_err(PollError::Source)?;
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
             status.last_successful_request = Some(now);
@@ -233,19 +232,20 @@ impl Poll {
     async fn activate_bytes(
         &self,
         instance: &Arc<Instance>,
-        bytes: Bytes,
+        bytes: ArchiveBytes,
         unsaved: Option<Unsaved>,
     ) -> Result<(), PollError> {
-        let size = bytes.len() as u64;
+        let size = bytes.len();
         let terms = self.terms.clone();
-        let read = move || bundle::read_verified(&bytes, &terms.limits, &terms.verification);
-        let bundle = self.compile.run(read).await.ok_or(PollError::Panic)?;
-        let bundle = Arc::new(bundle.map_err(|e| PollError::Activation(e.into()))?);
-        let mut loaded = instance.loaded().await;
         let name = Arc::clone(&self.bundle);
         let activating = Arc::clone(instance);
+        let mut loaded = instance.loaded().await;
+        // All on one thread that may block: what is large is also freed there, whatever becomes of
+        // this future.
         let activate = move || {
-            activating.activate(&mut loaded, &name, bundle, size)?;
+            let bundle = activating.read_bundle(&bytes, &terms.limits, &terms.verification)?;
+            drop(bytes);
+            activating.activate(&mut loaded, &name, Arc::new(bundle), size)?;
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
             Ok(())
         };

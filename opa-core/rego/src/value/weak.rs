@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 use super::node::{List, Members};
 use super::{Repr, Value};
 
-/// A reference to a string, array, object or set that does not keep it in memory: for stores that
-/// hand the same value to all who need an equal one.
+/// A reference to an array, object or set that does not keep its contents in memory: for stores
+/// that hand the same value to all who need an equal one.
 ///
 /// ```
 /// use opa_rego::Value;
@@ -21,22 +21,20 @@ pub struct WeakValue(WeakRepr);
 
 #[derive(Clone)]
 enum WeakRepr {
-    String(Weak<str>),
     Array(Weak<List>),
     Object(Weak<Members>),
     Set(Weak<List>),
 }
 
 impl Value {
-    /// A reference that does not keep the value in memory, or `None` for a value that takes none of
-    /// its own: null, booleans and numbers.
+    /// A reference that does not keep the value's contents in memory, or `None` for a value that has
+    /// none: strings and other scalars.
     pub fn downgrade(&self) -> Option<WeakValue> {
         let weak = match &self.0 {
-            Repr::String(text) => WeakRepr::String(Arc::downgrade(text)),
             Repr::Array(list) => WeakRepr::Array(Arc::downgrade(list)),
             Repr::Object(members) => WeakRepr::Object(Arc::downgrade(members)),
             Repr::Set(list) => WeakRepr::Set(Arc::downgrade(list)),
-            Repr::Null | Repr::Boolean(_) | Repr::Number(_) => return None,
+            Repr::Null | Repr::Boolean(_) | Repr::Number(_) | Repr::String(_) => return None,
         };
         Some(WeakValue(weak))
     }
@@ -58,7 +56,6 @@ impl WeakValue {
     /// The value, if somebody still holds it.
     pub fn upgrade(&self) -> Option<Value> {
         Some(Value(match &self.0 {
-            WeakRepr::String(text) => Repr::String(text.upgrade()?),
             WeakRepr::Array(list) => Repr::Array(list.upgrade()?),
             WeakRepr::Object(members) => Repr::Object(members.upgrade()?),
             WeakRepr::Set(list) => Repr::Set(list.upgrade()?),
@@ -68,7 +65,6 @@ impl WeakValue {
     /// Whether somebody still holds the value.
     pub fn is_used(&self) -> bool {
         let holders = match &self.0 {
-            WeakRepr::String(text) => text.strong_count(),
             WeakRepr::Array(list) | WeakRepr::Set(list) => list.strong_count(),
             WeakRepr::Object(members) => members.strong_count(),
         };

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::SourceError;
+use crate::bundle::ArchiveBytes;
+use crate::bundle::archive_bytes::Collector;
 
 /// A body must bring at least this many bytes in each [`RATE_WINDOW`], or end.
 const MIN_BYTES: u64 = 8 * 1024;
@@ -38,8 +40,8 @@ impl Body {
     ///
     /// # Errors
     /// What the stream reports, or that it is too long or too slow.
-    pub async fn read(mut self, limit: u64) -> Result<Vec<u8>, SourceError> {
-        let mut all = Vec::new();
+    pub async fn read(mut self, limit: u64) -> Result<ArchiveBytes, SourceError> {
+        let mut all = Collector::default();
         let mut in_window = 0;
         let mut window_end = Instant::now() + RATE_WINDOW;
         loop {
@@ -50,15 +52,15 @@ impl Body {
                 return Err(SourceError::new(text));
             };
             let Some(chunk) = chunk.transpose()? else {
-                return Ok(all);
+                return Ok(all.finish());
             };
-            if all.len() as u64 + chunk.len() as u64 > limit {
+            if all.len() + chunk.len() as u64 > limit {
                 return Err(SourceError::new(format!(
                     "the bundle is larger than {limit} bytes"
                 )));
             }
-            all.extend_from_slice(&chunk);
             in_window += chunk.len() as u64;
+            all.push(chunk);
             if in_window >= MIN_BYTES {
                 in_window = 0;
                 window_end = Instant::now() + RATE_WINDOW;

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Poll, PollError};
 use crate::bundle::persist::Place;
 use crate::instance::Instance;
@@ -45,7 +43,7 @@ impl Poll {
         let Some(stored) = stored.map_err(|error| error.to_string())? else {
             return Ok(None);
         };
-        let archive = Bytes::from(stored.archive);
+        let archive = stored.archive.into();
         let activated = self.activate_bytes(instance, archive, None).await;
         activated.map_err(|error| error.to_string())?;
         Ok(stored.etag)
