@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+pub mod activating;
 pub mod bundle_server;
 pub mod certificates;
 pub mod comparison;
@@ -20,6 +21,7 @@ pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
 pub mod layered;
+pub mod memory;
 pub mod peers;
 pub mod policies;
 pub mod scripted;

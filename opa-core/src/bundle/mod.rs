@@ -46,6 +46,16 @@
 //! manifest, or a bundle whose only policy is `policy.wasm` or a plan), a manifest in protobuf
 //! (`.manifest.pb`), and Rego version 2.
 //!
+//! # Memory
+//!
+//! Of a bundle that is being loaded there are, besides what comes of it, the archive as it came
+//! ([`ArchiveBytes`]) and what is just being read. The text of a JSON data file is never in memory
+//! as a whole, that of policies and YAML files is, one at a time. All apps of a manager share what
+//! their bundles have in common, by the SHA-256 of the bytes that were read: policy files, data
+//! files, the data of a bundle and that of an app. Limits, roots and signatures are nevertheless
+//! checked for each app, over all bytes; so the archive is decompressed once, or twice if it is
+//! signed or brings data that no other app has.
+//!
 //! # Signatures
 //!
 //! [`read_verified`] checks a signed bundle before anything else of it is read; [`read`] and

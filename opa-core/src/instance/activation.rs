@@ -73,6 +73,9 @@ impl Instance {
             .all(|bundle| candidate.contains_key(bundle));
         let mut fresh = loaded.waiting.clone();
         fresh.insert(Arc::clone(name), size);
+        if self.is_closed() {
+            return Ok(());
+        }
         if !complete {
             loaded.bundles = candidate;
             loaded.waiting = fresh;

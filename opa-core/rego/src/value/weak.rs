@@ -12,6 +12,7 @@ use super::{Repr, Value};
 ///
 /// let data = Value::array([Value::from(1)]);
 /// let weak = data.downgrade().expect("an array is shared");
+/// assert!(weak.is_of(&data));
 /// assert!(weak.upgrade().is_some_and(|found| Value::ptr_eq(&found, &data)));
 /// drop(data);
 /// assert!(weak.upgrade().is_none());
@@ -39,7 +40,7 @@ impl Value {
         Some(WeakValue(weak))
     }
 
-    /// Whether both are the same value in memory: strings, arrays, objects and sets only.
+    /// Whether both are the same value in memory; never for null, booleans and numbers.
     pub fn ptr_eq(left: &Self, right: &Self) -> bool {
         match (&left.0, &right.0) {
             (Repr::String(left), Repr::String(right)) => Arc::ptr_eq(left, right),
@@ -60,6 +61,19 @@ impl WeakValue {
             WeakRepr::Object(members) => Repr::Object(members.upgrade()?),
             WeakRepr::Set(list) => Repr::Set(list.upgrade()?),
         }))
+    }
+
+    /// Whether this is a reference to the very value `value`.
+    pub fn is_of(&self, value: &Value) -> bool {
+        match (&self.0, &value.0) {
+            (WeakRepr::Object(weak), Repr::Object(members)) => {
+                std::ptr::eq(weak.as_ptr(), Arc::as_ptr(members))
+            }
+            (WeakRepr::Array(weak), Repr::Array(list)) | (WeakRepr::Set(weak), Repr::Set(list)) => {
+                std::ptr::eq(weak.as_ptr(), Arc::as_ptr(list))
+            }
+            _ => false,
+        }
     }
 
     /// Whether somebody still holds the value.

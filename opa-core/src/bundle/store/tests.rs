@@ -71,7 +71,7 @@ fn equal_unions_have_one_tree() {
         let part = |name: &str| {
             let writer = writer(revision).roots([format!("x/{name}")]).unwrap();
             Arc::new(load(
-                &writer.data(&format!("x/{name}"), &data(DATA)).unwrap(),
+                &writer.data(format!("x/{name}"), &data(DATA)).unwrap(),
                 &store,
             ))
         };
