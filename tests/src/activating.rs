@@ -86,7 +86,7 @@ pub fn users(bytes: usize, random: bool, seed: u64) -> String {
         json.push_str(&seed.to_string());
         json.push('-');
         json.push_str(&number.to_string());
-        for _ in 0..if random { 20 } else { 0 } {
+        for _ in 0..if random { 100 } else { 0 } {
             // Marsaglia's xorshift.
             state ^= state << 13;
             state ^= state >> 7;
