@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+pub mod activating;
 pub mod bundle_server;
 pub mod certificates;
 pub mod comparison;
@@ -21,6 +22,7 @@ pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
 pub mod layered;
+pub mod memory;
 pub mod oci_registry;
 pub mod peers;
 pub mod policies;

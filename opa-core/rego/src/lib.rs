@@ -7,10 +7,10 @@
 //! - [`token`]: the tokens of Rego source text.
 //! - [`screen`]: a look over a module that refuses what a parser might not survive.
 
-pub use json::JsonError;
+pub use json::{JsonError, ReadJsonError};
 pub use number::Number;
 pub use rego_version::RegoVersion;
-pub use value::{Kind, ObjectIter, ObjectView, SetView, Value};
+pub use value::{Kind, ObjectIter, ObjectView, SetView, Value, WeakValue};
 
 pub mod builtin;
 pub mod eval;

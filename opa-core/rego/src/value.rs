@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 pub use kind::Kind;
 pub use view::{ObjectIter, ObjectView, SetView};
+pub use weak::WeakValue;
 
 use crate::Number;
 use node::{List, Members};
@@ -35,6 +36,7 @@ mod node;
 mod print;
 mod serde;
 mod view;
+mod weak;
 
 /// Up to this depth a value is walked by plain recursion, above it with a work list.
 const RECURSION_LIMIT: usize = 64;

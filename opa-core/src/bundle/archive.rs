@@ -6,27 +6,34 @@ mod update;
 use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
+use opa_rego::Value;
 use tar::{Archive, Entry, EntryType};
 
-use self::files::{Files, FindSignatures, SignedFiles};
+use self::files::{DataFiles, Files, Listing, SignedFiles, Survey};
 use super::assemble::Assembler;
 use super::bounded::{Bounded, Passed, Source, SourceFailed};
+use super::content::Content;
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
 use super::signature::Signatures;
+use super::store::Store;
 use super::{Bundle, Limits, Verification, pax};
 
+pub(crate) use self::update::read_shared;
 pub use self::update::{Update, read_update};
 
 /// The largest extended header, in bytes; the bound of Go's reader.
 const MAX_EXTENDED_HEADER: u64 = 1 << 20;
 
-/// No buffer is made larger than this on the word of a header alone.
-const FIRST_BUFFER: usize = 64 << 10;
+/// How much is read at a time of what only has to be looked at.
+const BUFFER: usize = 64 << 10;
 
 /// Reads and checks a bundle. `bytes` is read to its end, and no further than `limits` allow;
 /// content goes to memory only, never to a disk. Signatures are not verified; see
 /// [`read_verified`].
+///
+/// Of the archive itself only what is being read is in memory, of a JSON file no more than its
+/// value; policies and YAML files are held as a whole while they are read.
 ///
 /// # Errors
 ///
@@ -38,8 +45,9 @@ pub fn read(mut bytes: impl Read, limits: &Limits) -> Result<Bundle, BundleError
 
 /// Reads and checks a bundle, its signature first.
 ///
-/// No file's content is made anything of before it is known to be the one that was signed.
-/// Content is decompressed twice if there may be a signature, so that it is held once.
+/// No file's content is made anything of before it is known to be the one that was signed; a data
+/// file is digested by its value, so it has to be read as JSON or YAML before. Content is
+/// decompressed twice, so that it need not be held.
 ///
 /// # Errors
 ///
@@ -50,33 +58,64 @@ pub fn read_verified(
     limits: &Limits,
     verification: &Verification,
 ) -> Result<Bundle, BundleError> {
-    if !verification.is_possible() {
-        let bundle = read(bytes, limits)?;
-        return if bundle.is_signed() {
-            Err(Signatures::without_key())
-        } else {
-            Ok(bundle)
-        };
-    }
-    let found = files_of(&mut &*bytes, limits, FindSignatures::default())?.found();
-    verified(bytes, limits, verification, found)
+    load(|| bytes, limits, verification, &Store::default())
 }
 
-/// Reads a bundle whose signature file was found before, if it has one.
-fn verified(
-    bytes: &[u8],
+fn load<R: Read>(
+    open: impl Fn() -> R,
     limits: &Limits,
     verification: &Verification,
-    found: Option<Vec<u8>>,
+    store: &Store,
 ) -> Result<Bundle, BundleError> {
-    let signatures = match found {
-        Some(content) => Signatures::read(&content)?,
-        None => None,
-    };
+    if !verification.is_possible() {
+        return unsigned(open, limits, store);
+    }
+    let survey = files_of(&mut open(), limits, Survey::default())?;
+    surveyed(open, limits, verification, store, survey)
+}
+
+/// Reads a bundle of which it is known what is signed.
+fn surveyed<R: Read>(
+    open: impl Fn() -> R,
+    limits: &Limits,
+    verification: &Verification,
+    store: &Store,
+    survey: Survey,
+) -> Result<Bundle, BundleError> {
+    let signatures = survey.signatures()?;
     let Some(listed) = verification.verify(signatures.as_ref())? else {
-        return read(bytes, limits);
+        return unsigned(open, limits, store);
     };
-    files_of(&mut &*bytes, limits, SignedFiles::new(listed))?.finish()
+    let signed = SignedFiles::new(listed, survey.hashes(), store);
+    files_of(&mut open(), limits, signed)?.finish()
+}
+
+fn unsigned<R: Read>(
+    open: impl Fn() -> R,
+    limits: &Limits,
+    store: &Store,
+) -> Result<Bundle, BundleError> {
+    let listing = files_of(&mut open(), limits, Listing(Assembler::new()))?;
+    with_data(listing, open, limits, store)
+}
+
+/// Makes a bundle of its files, whose data is read now, unless somebody holds it.
+fn with_data<R: Read>(
+    Listing(assembler): Listing,
+    open: impl Fn() -> R,
+    limits: &Limits,
+    store: &Store,
+) -> Result<Bundle, BundleError> {
+    if assembler.is_signed() {
+        return Err(Signatures::without_key());
+    }
+    assembler.finish_shared(store, |hashes| {
+        if hashes.is_empty() {
+            return Ok(Value::empty_object());
+        }
+        let data = DataFiles::new(hashes, store);
+        Ok(files_of(&mut open(), limits, data)?.finish())
+    })
 }
 
 /// Hands the files of an archive over.
@@ -175,7 +214,7 @@ impl<F: Files> Reader<F> {
         if size > self.limits.file_bytes() {
             return Err(file_too_large(path.raw(), size, &self.limits));
         }
-        let content = self.content(entry, size)?;
+        let content = Content::new(entry, size, self.limits);
         self.files.add(path, content)
     }
 
@@ -193,25 +232,13 @@ impl<F: Files> Reader<F> {
                 ),
             ));
         }
-        self.content(entry, size)
-    }
-
-    fn content(&self, from: &mut impl Read, size: u64) -> Result<Vec<u8>, BundleError> {
-        let expected = usize::try_from(size).unwrap_or(usize::MAX);
-        let mut content = Vec::with_capacity(expected.min(FIRST_BUFFER));
-        from.read_to_end(&mut content)
-            .map_err(|error| self.failed(error))?;
-        if content.len() == expected {
-            Ok(content)
-        } else {
-            Err(damaged("the end of the bytes in the middle of a file"))
-        }
+        Content::new(entry, size, self.limits).bytes()
     }
 
     /// Reads on to the end, which is where gzip keeps its checksum. Writers fill up with zeros;
     /// anything else would be content that other readers may see.
     fn rest(&self, mut rest: impl Read) -> Result<(), BundleError> {
-        let mut buffer = vec![0; FIRST_BUFFER];
+        let mut buffer = vec![0; BUFFER];
         loop {
             let read = match rest.read(&mut buffer) {
                 Ok(0) => return Ok(()),
@@ -226,18 +253,7 @@ impl<F: Files> Reader<F> {
     }
 
     fn failed(&self, error: io::Error) -> BundleError {
-        let inner = error.get_ref();
-        if inner.is_some_and(|inner| inner.is::<Passed>()) {
-            return total_too_large(&self.limits);
-        }
-        if inner.is_some_and(|inner| inner.is::<SourceFailed>()) {
-            return BundleError::io("bundle read failed", error);
-        }
-        BundleError::with_source(
-            BundleErrorKind::Archive,
-            format!("archive read failed: {error}"),
-            error,
-        )
+        failed(error, &self.limits)
     }
 
     fn too_many(&self) -> BundleError {
@@ -264,6 +280,22 @@ fn refuse_special(name: &[u8]) -> Result<(), BundleError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The fault of an archive that can't be read on.
+pub(super) fn failed(error: io::Error, limits: &Limits) -> BundleError {
+    let inner = error.get_ref();
+    if inner.is_some_and(|inner| inner.is::<Passed>()) {
+        return total_too_large(limits);
+    }
+    if inner.is_some_and(|inner| inner.is::<SourceFailed>()) {
+        return BundleError::io("bundle read failed", error);
+    }
+    BundleError::with_source(
+        BundleErrorKind::Archive,
+        format!("archive read failed: {error}"),
+        error,
+    )
 }
 
 pub(super) fn refused(path: &EntryPath, expected: &str) -> BundleError {
@@ -303,7 +335,7 @@ pub(super) fn too_many_entries(limits: &Limits) -> BundleError {
     )
 }
 
-fn damaged(found: &str) -> BundleError {
+pub(super) fn damaged(found: &str) -> BundleError {
     BundleError::new(
         BundleErrorKind::Archive,
         format!("archive read failed: found {found}"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use opa_rego::Value;
 
+use super::content::Content;
 use super::data::Tree;
 use super::digest::{sha256, sha256_of_named};
 use super::error::{BundleError, BundleErrorKind};
@@ -13,7 +14,8 @@ use super::package::{self, package};
 use super::path::{EntryPath, FileKind};
 use super::roots::{self, RootTree};
 use super::signature::Signatures;
-use super::{Bundle, ModuleFile, yaml};
+use super::store::{Format, Sha256Digest, Store, TreeOf};
+use super::{Bundle, Limits, ModuleFile, ModuleText, yaml};
 
 /// Collects the files of a bundle; the order does not matter.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub(super) struct Assembler {
 #[derive(Debug)]
 struct Policy {
     path: EntryPath,
-    source: Arc<str>,
+    source: String,
     sha256: [u8; 32],
 }
 
@@ -79,25 +81,61 @@ impl Assembler {
     }
 
     /// Takes the content of a file that was announced.
-    pub(super) fn add(&mut self, path: EntryPath, bytes: Vec<u8>) -> Result<(), BundleError> {
+    pub(super) fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        match format(&path) {
+            Some(format) => {
+                let (value, sha256) = value_of(format, &path, content)?;
+                self.list(&path, sha256)?;
+                place(&mut self.tree, &path, value)
+            }
+            None => self.add_bytes(path, content.bytes()?),
+        }
+    }
+
+    /// As [`add`](Self::add), of a file that is in memory.
+    pub(super) fn add_whole(&mut self, path: EntryPath, bytes: &[u8]) -> Result<(), BundleError> {
+        let size = bytes.len() as u64;
+        self.add(path, Content::new(&mut &*bytes, size, Limits::default()))
+    }
+
+    /// Takes a file that was announced and is no data.
+    pub(super) fn add_bytes(&mut self, path: EntryPath, bytes: Vec<u8>) -> Result<(), BundleError> {
         match path.kind() {
             FileKind::Rego => self.add_policy(path, bytes),
             FileKind::Manifest => self.add_manifest(path, &bytes),
             FileKind::Signatures => self.add_signatures(path, &bytes),
-            FileKind::DataJson => {
-                let value = json(&path, &bytes)?;
-                self.add_data(&path, value, &bytes)
-            }
-            FileKind::DataYaml => {
-                let value = yaml(&path, &bytes)?;
-                self.add_data(&path, value, &bytes)
-            }
             _ => Ok(()),
         }
     }
 
+    /// Takes the hash of a data file whose value is placed elsewhere.
+    pub(super) fn list(
+        &mut self,
+        path: &EntryPath,
+        sha256: Sha256Digest,
+    ) -> Result<(), BundleError> {
+        path.data_path()?;
+        self.data_files.push((Arc::clone(path.shown()), sha256));
+        Ok(())
+    }
+
+    pub(super) fn is_signed(&self) -> bool {
+        matches!(self.signatures, Some((_, Some(_))))
+    }
+
     /// Checks what can be checked only with all files at hand.
-    pub(super) fn finish(self) -> Result<Bundle, BundleError> {
+    pub(super) fn finish(mut self) -> Result<Bundle, BundleError> {
+        let tree = std::mem::replace(&mut self.tree, Tree::new());
+        self.finish_shared(&Store::default(), |_| Ok(tree.finish()))
+    }
+
+    /// As [`finish`](Self::finish), with what others hold in `store`. `data` makes the tree of the
+    /// data files that were listed.
+    pub(super) fn finish_shared(
+        self,
+        store: &Store,
+        data: impl FnOnce(&[(Arc<str>, Sha256Digest)]) -> Result<Value, BundleError>,
+    ) -> Result<Bundle, BundleError> {
         if let (Some(compiled), []) = (&self.compiled, self.policies.as_slice()) {
             return Err(unsupported(
                 compiled,
@@ -105,6 +143,7 @@ impl Assembler {
                 "at least one `.rego` file",
             ));
         }
+        let signed = self.is_signed();
         let manifest = self.manifest.map(|(_, manifest)| manifest);
         let manifest = manifest.unwrap_or_default();
         let owned = RootTree::new(manifest.roots().iter().map(String::as_str));
@@ -112,11 +151,14 @@ impl Assembler {
         let mut modules = self
             .policies
             .into_iter()
-            .map(|policy| policy.module(&manifest, &owned, &mut versions))
+            .map(|policy| policy.module(&manifest, &owned, &mut versions, store))
             .collect::<Result<Vec<_>, _>>()?;
         modules.sort_by(|a, b| a.path.cmp(&b.path));
 
-        let data = self.tree.finish();
+        let files = self.data_files.iter();
+        let data_digest = sha256_of_named(files.map(|(path, digest)| (&**path, *digest)));
+        let make = || data(&self.data_files);
+        let data = store.tree(TreeOf::Bundle, data_digest, make)?;
         if let Some(path) = owned.outside(&data) {
             return Err(BundleError::new(
                 BundleErrorKind::Roots,
@@ -127,13 +169,11 @@ impl Assembler {
                 ),
             ));
         }
-        let files = self.data_files.iter();
-        let data_digest = sha256_of_named(files.map(|(path, digest)| (&**path, *digest)));
         Ok(Bundle {
             modules,
             data,
             data_digest,
-            signed: matches!(self.signatures, Some((_, Some(_)))),
+            signed,
             issued_at: None,
             patched_bytes: 0,
             manifest,
@@ -165,30 +205,12 @@ impl Assembler {
                 error,
             )
         })?;
-        let source = Arc::from(source.strip_prefix('\u{feff}').unwrap_or(&source));
         self.policies.push(Policy {
             path,
             source,
             sha256,
         });
         Ok(())
-    }
-
-    fn add_data(
-        &mut self,
-        path: &EntryPath,
-        value: Value,
-        bytes: &[u8],
-    ) -> Result<(), BundleError> {
-        self.data_files
-            .push((Arc::clone(path.shown()), sha256(bytes)));
-        let at = path.data_path()?;
-        // A file with nothing in it, say a YAML file of comments, places nothing, as in OPA's
-        // server.
-        if value.is_null() {
-            return Ok(());
-        }
-        self.tree.insert(&at, value, path.shown())
     }
 }
 
@@ -198,33 +220,78 @@ impl Policy {
         manifest: &Manifest,
         owned: &RootTree,
         versions: &mut Versions<'_>,
+        store: &Store,
     ) -> Result<ModuleFile, BundleError> {
         let path = Arc::clone(self.path.shown());
-        let package = package(&self.source).map_err(|error| {
-            BundleError::new(
-                BundleErrorKind::Module,
-                format!("{path}:{}: rego_parse_error: {}", error.line, error.message),
-            )
-        })?;
-        if !owned.contains(package.path.iter().map(String::as_str)) {
+        let text = store.module(self.sha256, || self.text())?;
+        if !owned.contains(text.package.iter().map(String::as_str)) {
             return Err(BundleError::new(
                 BundleErrorKind::Roots,
                 format!(
                     "manifest roots {} do not permit '{}' in module '{path}'",
                     roots::shown(manifest.roots()),
-                    package::shown(&package.path)
+                    package::shown(&text.package)
                 ),
             ));
         }
         Ok(ModuleFile {
             path,
-            source: self.source,
-            sha256: self.sha256,
             rego_version: versions.of(self.path.raw())?,
-            package: Arc::from(package.path),
+            text,
+        })
+    }
+
+    /// What can be told from the bytes alone.
+    fn text(&self) -> Result<ModuleText, BundleError> {
+        let source = self.source.strip_prefix('\u{feff}').unwrap_or(&self.source);
+        let package = package(source).map_err(|error| {
+            let path = self.path.shown();
+            BundleError::new(
+                BundleErrorKind::Module,
+                format!("{path}:{}: rego_parse_error: {}", error.line, error.message),
+            )
+        })?;
+        Ok(ModuleText {
+            source: Arc::from(source),
+            sha256: self.sha256,
+            package: package.path,
             has_rules: package.has_rules,
         })
     }
+}
+
+/// How the content of a data file is read; `None` for any other file.
+pub(super) fn format(path: &EntryPath) -> Option<Format> {
+    match path.kind() {
+        FileKind::DataJson => Some(Format::Json),
+        FileKind::DataYaml => Some(Format::Yaml),
+        _ => None,
+    }
+}
+
+/// The value of a data file, and the hash of its bytes.
+pub(super) fn value_of(
+    format: Format,
+    path: &EntryPath,
+    content: Content<'_>,
+) -> Result<(Value, Sha256Digest), BundleError> {
+    match format {
+        Format::Json => content.json(path),
+        Format::Yaml => {
+            let bytes = content.bytes()?;
+            Ok((yaml(path, &bytes)?, sha256(&bytes)))
+        }
+    }
+}
+
+/// Hangs the value of a data file where its directory is. A file with nothing in it, say a YAML
+/// file of comments, places nothing, as in OPA's server.
+pub(super) fn place(tree: &mut Tree, path: &EntryPath, value: Value) -> Result<(), BundleError> {
+    let at = path.data_path()?;
+    if value.is_null() {
+        return Ok(());
+    }
+    tree.insert(&at, value, path.shown())
 }
 
 /// The content of a JSON file.
@@ -239,7 +306,7 @@ pub(super) fn yaml(path: &EntryPath, bytes: &[u8]) -> Result<Value, BundleError>
     yaml::read(text).map_err(|error| malformed(path, error))
 }
 
-fn malformed(
+pub(super) fn malformed(
     path: &EntryPath,
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> BundleError {

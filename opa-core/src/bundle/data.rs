@@ -14,6 +14,8 @@ use super::error::{BundleError, BundleErrorKind};
 /// meets it.
 #[derive(Debug)]
 pub(super) struct Tree {
+    /// All there is, as long as nothing else has met it.
+    whole: Option<(Value, Arc<str>)>,
     /// The root comes first, and a branch after the one that it hangs from.
     branches: Vec<Branch>,
 }
@@ -35,6 +37,7 @@ enum Slot {
 impl Tree {
     pub(super) fn new() -> Self {
         Self {
+            whole: None,
             branches: vec![Branch {
                 file: Arc::from("/"),
                 parent: None,
@@ -50,7 +53,12 @@ impl Tree {
         value: Value,
         file: &Arc<str>,
     ) -> Result<(), BundleError> {
+        self.open_whole();
         let Some((last, directories)) = path.split_last() else {
+            if self.is_empty() && value.as_object().is_some() {
+                self.whole = Some((value, Arc::clone(file)));
+                return Ok(());
+            }
             return self.merge(0, value, file);
         };
         let mut at = 0;
@@ -66,6 +74,9 @@ impl Tree {
 
     /// The finished tree, an object.
     pub(super) fn finish(self) -> Value {
+        if let Some((value, _)) = self.whole {
+            return value;
+        }
         let mut finished: Vec<Option<Value>> = vec![None; self.branches.len()];
         for (position, branch) in self.branches.into_iter().enumerate().rev() {
             let children = branch.children.into_iter().map(|(key, slot)| {
@@ -88,6 +99,23 @@ impl Tree {
             .next()
             .flatten()
             .unwrap_or_else(Value::empty_object)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.branches
+            .iter()
+            .all(|branch| branch.children.is_empty())
+    }
+
+    /// Opens up what was all, since something meets it.
+    fn open_whole(&mut self) {
+        let members = self
+            .whole
+            .take()
+            .and_then(|(value, file)| opened(&value, &file));
+        if let (Some(members), Some(root)) = (members, self.branches.first_mut()) {
+            root.children = members;
+        }
     }
 
     /// Merges an object into a branch.
@@ -249,6 +277,25 @@ mod tests {
             .unwrap(),
             r#"{"x":{"y":[1],"z":2}}"#
         );
+    }
+
+    #[test]
+    fn what_meets_nothing_is_not_copied() {
+        let file = Arc::from("/data.json");
+        let value = Value::from_json(br#"{"a":{"b":1}}"#).unwrap();
+        let mut tree = Tree::new();
+        tree.insert(&[], value.clone(), &file).unwrap();
+        assert!(Value::ptr_eq(&tree.finish(), &value));
+
+        let mut tree = Tree::new();
+        tree.insert(&["x", "y"], value.clone(), &file).unwrap();
+        tree.insert(&[], value.clone(), &file).unwrap();
+        let merged = tree.finish();
+        assert!(Value::ptr_eq(merged.at(&["x", "y"]).unwrap(), &value));
+        assert!(Value::ptr_eq(
+            merged.get("a").unwrap(),
+            value.get("a").unwrap()
+        ));
     }
 
     #[test]

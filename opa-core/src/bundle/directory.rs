@@ -26,7 +26,7 @@ pub fn read_path(path: impl AsRef<Path>, limits: &Limits) -> Result<Bundle, Bund
         let mut assembler = Assembler::new();
         for_each_file(path, limits, |path, content| {
             if assembler.announce(&path)? {
-                assembler.add(path, content()?)?;
+                assembler.add_whole(path, &content()?)?;
             }
             Ok(())
         })?;

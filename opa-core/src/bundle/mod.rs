@@ -58,6 +58,16 @@
 //! - the decoded path must lie in the roots, too, not just the path as it is spelled;
 //! - the index of an array item is written as in RFC 6901 (OPA takes `+1` and `01`).
 //!
+//! # Memory
+//!
+//! Of a bundle that is being loaded there are, besides what comes of it, the archive as it came
+//! ([`ArchiveBytes`]) and what is just being read. The text of a JSON data file is never in memory
+//! as a whole, that of policies and YAML files is, one at a time. All apps of a manager share what
+//! their bundles have in common, by the SHA-256 of the bytes that were read: policy files, data
+//! files, the data of a bundle and that of an app. Limits, roots and signatures are nevertheless
+//! checked for each app, over all bytes; so the archive is decompressed once, or twice if it is
+//! signed or brings data that no other app has.
+//!
 //! # Signatures
 //!
 //! [`read_verified`] checks a signed bundle before anything else of it is read; [`read`] and
@@ -69,7 +79,9 @@ use std::sync::Arc;
 
 use opa_rego::{RegoVersion, Value};
 
+pub(crate) use archive::read_shared;
 pub use archive::{Update, read, read_update, read_verified};
+pub use archive_bytes::ArchiveBytes;
 pub use delta::{Delta, delta_archive};
 pub use directory::read_path;
 pub use error::{BundleError, BundleErrorKind};
@@ -82,8 +94,10 @@ pub use writer::{BundleWriter, etag};
 pub mod source;
 
 mod archive;
+pub(crate) mod archive_bytes;
 mod assemble;
 mod bounded;
+mod content;
 mod data;
 mod delta;
 mod digest;
@@ -98,6 +112,7 @@ mod pax;
 pub(crate) mod persist;
 mod roots;
 mod signature;
+pub(crate) mod store;
 mod system;
 mod union;
 mod writer;
@@ -121,10 +136,16 @@ pub struct Bundle {
 #[derive(Debug, Clone)]
 pub struct ModuleFile {
     path: Arc<str>,
+    rego_version: RegoVersion,
+    text: Arc<ModuleText>,
+}
+
+/// What is the same of policy files with equal bytes, wherever they are.
+#[derive(Debug)]
+struct ModuleText {
     source: Arc<str>,
     sha256: [u8; 32],
-    rego_version: RegoVersion,
-    package: Arc<[String]>,
+    package: Vec<String>,
     has_rules: bool,
 }
 
@@ -200,13 +221,13 @@ impl ModuleFile {
     /// The text, without a byte order mark.
     #[must_use]
     pub fn source(&self) -> &Arc<str> {
-        &self.source
+        &self.text.source
     }
 
     /// SHA-256 of the file's bytes.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
-        self.sha256
+        self.text.sha256
     }
 
     /// The version of its language, as the manifest tells it.
@@ -218,6 +239,6 @@ impl ModuleFile {
     /// The segments of its package, without `data`: `["a", "b"]` for `package a.b`.
     #[must_use]
     pub fn package(&self) -> &[String] {
-        &self.package
+        &self.text.package
     }
 }

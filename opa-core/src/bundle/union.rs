@@ -8,6 +8,7 @@ use opa_rego::Value;
 use super::data::Tree;
 use super::digest::{sha256, sha256_of_named};
 use super::error::{BundleError, BundleErrorKind};
+use super::store::{Store, TreeOf};
 use super::{Bundle, ModuleFile, roots};
 
 /// All policies and all data of an app.
@@ -36,29 +37,38 @@ impl Union {
     /// package of a policy, so that its rules could not be reached. (Data at the path of a single
     /// rule is for the engine to find, which knows the rules.)
     pub fn of(bundles: &BTreeMap<Arc<str>, Arc<Bundle>>) -> Result<Self, BundleError> {
+        Self::shared(bundles, &Store::default())
+    }
+
+    /// As [`of`](Self::of); equal data is held once by all who share `store`.
+    pub(crate) fn shared(
+        bundles: &BTreeMap<Arc<str>, Arc<Bundle>>,
+        store: &Store,
+    ) -> Result<Self, BundleError> {
         let roots = bundles.iter();
         roots::check_disjoint(roots.map(|(name, bundle)| (&**name, bundle.manifest().roots())))?;
 
-        let mut modules = Vec::new();
-        let mut tree = Tree::new();
-        for (name, bundle) in bundles {
-            modules.extend(
-                bundle
-                    .modules()
-                    .iter()
-                    .map(|file| UnionModule::new(name, file)),
-            );
-            take_data(&mut tree, name, bundle)?;
-        }
+        let modules = bundles.iter().flat_map(|(name, bundle)| {
+            let files = bundle.modules().iter();
+            files.map(|file| UnionModule::new(name, file))
+        });
+        let mut modules: Vec<_> = modules.collect();
         modules.sort_by(|a, b| a.id.cmp(&b.id));
-        let data = tree.finish();
+        let data_digest = data_digest(bundles.values());
+        let data = store.tree(TreeOf::Union, data_digest, || {
+            let mut tree = Tree::new();
+            for (name, bundle) in bundles {
+                take_data(&mut tree, name, bundle)?;
+            }
+            Ok(tree.finish())
+        })?;
         for module in &modules {
             check_package(module, &data)?;
         }
         Ok(Self {
-            data_digest: data_digest(bundles.values()),
             modules,
             data,
+            data_digest,
         })
     }
 
@@ -118,7 +128,7 @@ fn take_data(tree: &mut Tree, name: &Arc<str>, bundle: &Bundle) -> Result<(), Bu
 
 /// OPA's check of rules against data, as far as the package alone tells.
 fn check_package(module: &UnionModule, data: &Value) -> Result<(), BundleError> {
-    if !module.file.has_rules {
+    if !module.file.text.has_rules {
         return Ok(());
     }
     let mut at = Some(data);

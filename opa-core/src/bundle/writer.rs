@@ -185,7 +185,7 @@ impl BundleWriter {
         for (name, content) in self.entries() {
             let path = EntryPath::new(name.as_bytes())?;
             if assembler.announce(&path)? {
-                assembler.add(path, content)?;
+                assembler.add_whole(path, &content)?;
             }
         }
         assembler.finish()

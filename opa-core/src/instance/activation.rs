@@ -2,27 +2,31 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::reconfigure::{Fresh, Next};
 use super::ticket::{Lineage, Ticket};
 use super::{Instance, Profile, Snapshot};
 use crate::bundle::persist::Place;
-use crate::bundle::{Bundle, BundleError, Union};
+use crate::bundle::{ArchiveBytes, Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
 use crate::plugin::{BundleRevision, BundleStatus};
+
+/// Bundles by name.
+type Bundles = BTreeMap<Arc<str>, Arc<Bundle>>;
+
+/// What the sources of bundles call their content, by the bundles' names.
+type Etags = BTreeMap<Arc<str>, Arc<str>>;
 
 /// What an instance has read.
 #[derive(Default)]
 pub(crate) struct Loaded {
     /// The bundles by name.
-    pub(super) bundles: BTreeMap<Arc<str>, Arc<Bundle>>,
+    pub(super) bundles: Bundles,
     /// Where each of them comes from.
     pub(super) lineages: BTreeMap<Arc<str>, Lineage>,
     /// The sizes of those that wait for the instance's other bundles, in bytes.
     pub(super) waiting: BTreeMap<Arc<str>, u64>,
     /// What their sources called them.
-    pub(super) etags: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) etags: Etags,
     /// What is to be written when it is active.
     pub(super) unsaved: BTreeMap<Arc<str>, Unsaved>,
     /// The configuration that waits for its bundles.
@@ -32,7 +36,7 @@ pub(crate) struct Loaded {
 /// A bundle as it came, and where it is to be kept.
 pub(crate) struct Unsaved {
     pub(crate) place: Arc<Place>,
-    pub(crate) archive: Bytes,
+    pub(crate) archive: ArchiveBytes,
     pub(crate) etag: Option<Arc<str>>,
 }
 
@@ -106,8 +110,11 @@ impl Instance {
             .all(|bundle| candidate.contains_key(bundle));
         let mut fresh = loaded.waiting.clone();
         fresh.insert(Arc::clone(name), size);
+        if self.is_closed() {
+            return Ok(());
+        }
         if !complete {
-            Union::of(&candidate)?;
+            Union::shared(&candidate, &self.shared.bundles)?;
             loaded.bundles = candidate;
             loaded.waiting = fresh;
             loaded.lineages.insert(Arc::clone(name), lineage.clone());
@@ -135,14 +142,11 @@ impl Instance {
     pub(super) fn serve(
         &self,
         profile: &Arc<Profile>,
-        (candidate, etags): (
-            &BTreeMap<Arc<str>, Arc<Bundle>>,
-            &BTreeMap<Arc<str>, Arc<str>>,
-        ),
+        (candidate, etags): (&Bundles, &Etags),
         fresh: &BTreeMap<Arc<str>, u64>,
         before_swap: impl FnOnce(),
     ) -> Result<bool, ActivationError> {
-        let union = Union::of(candidate)?;
+        let union = Union::shared(candidate, &self.shared.bundles)?;
         let modules = ModuleSet::new(union.modules().iter().map(|module| {
             let file = module.file();
             Module::new(

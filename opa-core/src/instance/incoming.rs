@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::activation::Loaded;
 use super::{ActivationError, Instance, Ticket};
-use crate::bundle::{BundleError, Limits, Update, Verification};
+use crate::bundle::{self, ArchiveBytes, BundleError, Limits, Update, Verification};
 
 /// What came for a bundle, read and its signature verified.
 pub(crate) struct Incoming {
@@ -15,6 +15,18 @@ pub(crate) struct Incoming {
 }
 
 impl Instance {
+    /// Reads and checks what came for a bundle. What other apps hold of it is shared. Blocks.
+    ///
+    /// # Errors
+    /// As [`bundle::read_update`].
+    pub(crate) fn read_update(
+        &self,
+        archive: &ArchiveBytes,
+        (limits, verification): (&Limits, &Verification),
+    ) -> Result<Update, BundleError> {
+        bundle::read_shared(archive, limits, verification, &self.shared.bundles)
+    }
+
     /// Puts what came in the place of the bundle of that name, or applies it to that, and serves
     /// what comes of it: all or nothing. Runs on a thread that may block.
     ///

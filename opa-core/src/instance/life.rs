@@ -232,6 +232,7 @@ impl Instance {
             self.shared.retire(self.snapshot.swap(None));
             !matches!(std::mem::replace(state, State::Closed), State::Closed)
         });
+        self.shared.retire_loaded(Arc::clone(&self.loaded));
         self.publish();
         tracing::info!(target: "opa::instance", app = %self.id, "instance closed");
     }

@@ -3,7 +3,9 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::time::Instant;
 
+use super::activation::Loaded;
 use super::{Hooks, PolicyStore, Snapshot};
+use crate::bundle::store::Store;
 use crate::engine::{Budget, Clock, Engine, PrintSink, Runner};
 
 /// What all instances of a manager share.
@@ -11,15 +13,30 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) runner: Arc<Runner>,
     pub(crate) store: PolicyStore,
+    pub(crate) bundles: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) budget: Budget,
     pub(crate) prints: Option<Arc<dyn PrintSink>>,
     pub(crate) origin: Instant,
     pub(crate) next_key: AtomicU64,
     pub(crate) hooks: Hooks,
-    /// Snapshots that were swapped out. They are kept until no decision uses them, so that none is
-    /// freed on a request's thread.
-    retired: parking_lot::Mutex<Vec<Arc<Snapshot>>>,
+    /// What is kept until nobody uses it, so that nothing large is freed on a request's thread.
+    retired: parking_lot::Mutex<Retired>,
+}
+
+/// What was served once.
+#[derive(Default)]
+pub(crate) struct Retired {
+    snapshots: Vec<Arc<Snapshot>>,
+    /// The bundles of instances that are closed.
+    loaded: Vec<Arc<tokio::sync::Mutex<Loaded>>>,
+}
+
+/// What nobody uses any more, to be dropped on a thread that may block.
+#[derive(Default)]
+pub(crate) struct Unused {
+    snapshots: Vec<Arc<Snapshot>>,
+    loaded: Vec<Loaded>,
 }
 
 impl Shared {
@@ -34,6 +51,7 @@ impl Shared {
             engine,
             runner: Arc::new(runner),
             store: PolicyStore::default(),
+            bundles: Store::default(),
             clock,
             budget,
             prints,
@@ -50,16 +68,68 @@ impl Shared {
     }
 
     pub(crate) fn retire(&self, snapshot: Option<Arc<Snapshot>>) {
-        self.retired.lock().extend(snapshot);
+        self.retired.lock().snapshots.extend(snapshot);
     }
 
-    /// The retired snapshots that nobody uses any more, to be dropped on a thread that may block.
-    pub(crate) fn unused_snapshots(&self) -> Vec<Arc<Snapshot>> {
-        let mut retired = self.retired.lock();
-        let (unused, used) = retired
-            .drain(..)
-            .partition(|snapshot| Arc::strong_count(snapshot) == 1);
-        *retired = used;
-        unused
+    /// Takes the bundles of an instance that is closed.
+    pub(crate) fn retire_loaded(&self, loaded: Arc<tokio::sync::Mutex<Loaded>>) {
+        self.retired.lock().loaded.push(loaded);
+    }
+
+    /// What was retired and nobody uses any more.
+    pub(crate) fn unused(&self) -> Unused {
+        self.retired.lock().take_unused()
+    }
+
+    /// Frees what was retired on a thread of its own.
+    pub(crate) fn free_retired(&self) {
+        self.unused().free();
+    }
+}
+
+impl Retired {
+    fn take_unused(&mut self) -> Unused {
+        let is_unused = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
+        let snapshots = self.snapshots.extract_if(.., is_unused).collect();
+        let mut loaded = Vec::new();
+        // An activation that is under way has the lock.
+        self.loaded.retain(|retired| {
+            let free = retired
+                .try_lock()
+                .map(|mut free| std::mem::take(&mut *free));
+            let busy = free.is_err();
+            loaded.extend(free);
+            busy
+        });
+        Unused { snapshots, loaded }
+    }
+}
+
+impl Unused {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.snapshots.is_empty() && self.loaded.is_empty()
+    }
+
+    /// Drops all on a thread of its own, for when there is no runtime any more.
+    fn free(self) {
+        if self.is_empty() {
+            return;
+        }
+        let builder = std::thread::Builder::new().name("opa-free".into());
+        if let Err(error) = builder.spawn(move || drop(self)) {
+            tracing::warn!(target: "opa::instance", "no thread to free memory on: {error}");
+        }
+    }
+}
+
+impl Drop for Shared {
+    /// The last lease may be a request's.
+    fn drop(&mut self) {
+        let Retired { snapshots, loaded } = std::mem::take(self.retired.get_mut());
+        let loaded = loaded
+            .into_iter()
+            .filter_map(|loaded| Some(std::mem::take(&mut *loaded.try_lock().ok()?)));
+        let loaded = loaded.collect();
+        Unused { snapshots, loaded }.free();
     }
 }

@@ -226,6 +226,7 @@ impl Manager {
             task.abort();
         }
         instances.close_all();
+        instances.shared.free_retired();
         let flushes = plugins.iter().map(|plugin| {
             let left = end.saturating_duration_since(Instant::now());
             async move {
@@ -261,6 +262,7 @@ impl Drop for Inner {
         }
         self.instances.closed.store(true, Ordering::Release);
         self.instances.close_all();
+        self.instances.shared.free_retired();
     }
 }
 

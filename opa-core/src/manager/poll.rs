@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::Semaphore;
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 use super::slots::{Room, Slots};
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
-use crate::bundle::{self, Limits, Update, Verification};
+use crate::bundle::{ArchiveBytes, Limits, Update, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
 
@@ -53,6 +52,16 @@ pub(super) struct Poll {
     etag: Option<Arc<str>>,
     long_polling: bool,
     failures: u32,
+}
+
+/// What came for a bundle, as it came.
+struct Arrived {
+    archive: ArchiveBytes,
+    etag: Option<Arc<str>>,
+    /// The source said that it is a change to the active bundle.
+    is_delta: bool,
+    /// It was kept by an earlier process.
+    from_disk: bool,
 }
 
 /// What went wrong with one poll.
@@ -227,7 +236,7 @@ impl Poll {
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
-        let bytes = Bytes::from(body.read(max).await.map_err(PollError::Source)?);
+        let bytes = body.read(max).await.map_err(PollError::Source)?;
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
             status.last_successful_request = Some(now);
@@ -238,55 +247,38 @@ impl Poll {
             archive: bytes.clone(),
             etag: etag.clone(),
         });
-        let update = self.read(&bytes).await?;
-        if is_delta && matches!(update, Update::Snapshot(_)) {
-            let text = "the source announced a delta, but sent a whole bundle";
-            return Err(PollError::Source(SourceError::new(text)));
-        }
-        let incoming = Incoming {
-            update,
-            size: bytes.len() as u64,
+        let arrived = Arrived {
+            archive: bytes,
             etag,
+            is_delta,
             from_disk: false,
         };
-        self.take(instance, incoming, unsaved).await
-    }
-
-    async fn read(&self, bytes: &Bytes) -> Result<Update, PollError> {
-        let (bytes, terms) = (bytes.clone(), self.terms.clone());
-        let persists = self.place.is_some();
-        let read = move || {
-            let update = bundle::read_update(&bytes, &terms.limits, &terms.verification)?;
-            if persists {
-                check_persistable(&update)?;
-            }
-            Ok(update)
-        };
-        let update = self.compile.run(read).await.ok_or(PollError::Panic)?;
-        update.map_err(PollError::Activation)
+        self.take(instance, arrived, unsaved).await
     }
 
     async fn take(
         &self,
         instance: &Arc<Instance>,
-        incoming: Incoming,
+        arrived: Arrived,
         unsaved: Option<Unsaved>,
     ) -> Result<(), PollError> {
-        let terms = self.terms.clone();
-        let mut loaded = instance.loaded().await;
+        let (terms, persists) = (self.terms.clone(), self.place.is_some());
         let name = Arc::clone(&self.bundle);
-        let activating = Arc::clone(instance);
         let ticket = self.ticket.clone();
+        let activating = Arc::clone(instance);
+        let mut loaded = instance.loaded().await;
+        // All on one thread that may block: what is large is also freed there, whatever becomes of
+        // this future.
         let activate = move || {
             let terms = (&terms.limits, &*terms.verification);
+            let incoming = arrived.read(&activating, terms, persists)?;
             activating.take(&mut loaded, (&name, &ticket), incoming, terms)?;
             // It was told while this waited that the instance has no such bundle any more.
             let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
             Ok(())
         };
-        let activated = self.compile.run(activate).await.ok_or(PollError::Panic)?;
-        activated.map_err(PollError::Activation)
+        self.compile.run(activate).await.ok_or(PollError::Panic)?
     }
 
     /// Longer if the server says so.
@@ -310,6 +302,37 @@ impl Poll {
         });
         let reason = format!("bundle `{}`: {message}", self.bundle);
         instance.fail(&reason, instance.now().checked_add(delay));
+    }
+}
+
+impl Arrived {
+    /// Reads and checks it. Blocks.
+    fn read(
+        self,
+        instance: &Instance,
+        terms: (&Limits, &Verification),
+        persists: bool,
+    ) -> Result<Incoming, PollError> {
+        let update = instance.read_update(&self.archive, terms)?;
+        if persists {
+            check_persistable(&update)?;
+        }
+        if self.is_delta && matches!(update, Update::Snapshot(_)) {
+            let text = "the source announced a delta, but sent a whole bundle";
+            return Err(PollError::Source(SourceError::new(text)));
+        }
+        Ok(Incoming {
+            update,
+            size: self.archive.len(),
+            etag: self.etag,
+            from_disk: self.from_disk,
+        })
+    }
+}
+
+impl<E: Into<ActivationError>> From<E> for PollError {
+    fn from(error: E) -> Self {
+        Self::Activation(error.into())
     }
 }
 

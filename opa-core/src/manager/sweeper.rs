@@ -14,9 +14,9 @@ pub(super) async fn run(instances: Arc<Instances>) {
     loop {
         tokio::time::sleep(every).await;
         instances.sweep();
-        let unused = instances.shared.unused_snapshots();
+        let unused = instances.shared.unused();
         if !unused.is_empty() {
-            // Large snapshots take long to free, so that is left to a thread that may block.
+            // Large data takes long to free, so that is left to a thread that may block.
             drop(tokio::task::spawn_blocking(move || drop(unused)));
         }
     }

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 /// Why a text isn't the JSON that was expected, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,19 +11,41 @@ pub struct JsonError {
     message: String,
 }
 
-impl JsonError {
-    pub(super) fn new(json: &[u8], offset: usize, message: String) -> Self {
-        let before = json.get(..offset).unwrap_or(json);
-        let line_start = before
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let line = before.get(line_start..).unwrap_or_default();
+/// A place in a text, from 0.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place {
+    offset: usize,
+    line: usize,
+    column: usize,
+}
+
+impl Place {
+    /// The place behind `text`, which starts here and is UTF-8.
+    pub(super) fn after(self, text: &[u8]) -> Self {
+        let newline = text.iter().rposition(|byte| *byte == b'\n');
+        let line = text
+            .get(newline.map_or(0, |at| at + 1)..)
+            .unwrap_or_default();
+        // Continuation bytes don't start a character.
+        let characters = line.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
         Self {
-            offset,
-            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
-            // Continuation bytes don't start a character.
-            column: 1 + line.iter().filter(|byte| **byte & 0xc0 != 0x80).count(),
+            offset: self.offset + text.len(),
+            line: self.line + text.iter().filter(|byte| **byte == b'\n').count(),
+            column: newline.map_or(self.column, |_| 0) + characters,
+        }
+    }
+
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+}
+
+impl JsonError {
+    pub(super) fn new(place: Place, message: String) -> Self {
+        Self {
+            offset: place.offset,
+            line: place.line + 1,
+            column: place.column + 1,
             message,
         }
     }
@@ -61,3 +84,30 @@ impl fmt::Display for JsonError {
 }
 
 impl Error for JsonError {}
+
+/// Why no value was read of a stream.
+#[derive(Debug)]
+pub enum ReadJsonError {
+    /// The stream failed.
+    Io(io::Error),
+    /// Its text isn't JSON.
+    Json(JsonError),
+}
+
+impl fmt::Display for ReadJsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Json(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for ReadJsonError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Json(error) => Some(error),
+        }
+    }
+}

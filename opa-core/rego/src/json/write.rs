@@ -18,6 +18,11 @@ impl Value {
         write(self, 0, out);
     }
 
+    /// Hands the value's compact JSON text over in pieces, see [`write_json`](Self::write_json).
+    pub fn write_json_pieces(&self, mut out: impl FnMut(&[u8])) {
+        write(self, 0, &mut Pieces(&mut out));
+    }
+
     /// The value's compact JSON text, see [`write_json`](Self::write_json).
     pub fn to_json(&self) -> String {
         let mut out = String::new();
@@ -40,6 +45,14 @@ impl Sink for String {
 impl Sink for Vec<u8> {
     fn push(&mut self, text: &str) {
         self.extend_from_slice(text.as_bytes());
+    }
+}
+
+struct Pieces<'a>(&'a mut dyn FnMut(&[u8]));
+
+impl Sink for Pieces<'_> {
+    fn push(&mut self, text: &str) {
+        (self.0)(text.as_bytes());
     }
 }
 
@@ -218,6 +231,9 @@ mod tests {
         value.write_json(&mut out);
         assert_eq!(out, br#"> {"a":"x","b":[1.50,{"c":null}]}"#);
         assert_eq!(value.to_string(), value.to_json());
+        let mut pieces = Vec::new();
+        value.write_json_pieces(|piece| pieces.extend_from_slice(piece));
+        assert_eq!(pieces, value.to_json().into_bytes());
     }
 
     #[test]

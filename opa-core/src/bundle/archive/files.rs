@@ -1,10 +1,19 @@
 //! What becomes of the files of an archive.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use opa_rego::Value;
+
 use super::super::Bundle;
-use super::super::assemble::Assembler;
+use super::super::assemble::{Assembler, format, place, value_of};
+use super::super::content::Content;
+use super::super::data::Tree;
 use super::super::error::BundleError;
 use super::super::path::{EntryPath, FileKind};
-use super::super::signature::Listed;
+use super::super::signature::{Listed, Signatures};
+use super::super::store::{Sha256Digest, Store};
+use super::damaged;
 
 /// What takes the files of an archive, in their order.
 pub(super) trait Files {
@@ -12,37 +21,105 @@ pub(super) trait Files {
     fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError>;
 
     /// Takes a file whose content is needed.
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError>;
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError>;
 }
+
+/// The hashes of data files, by their paths.
+pub(super) type Hashes = HashMap<Arc<str>, Sha256Digest>;
 
 impl Files for Assembler {
     fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
         self.announce(path)
     }
 
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
         self.add(path, content)
     }
 }
 
-/// The signature file. A second one is an error of the [`Assembler`].
-#[derive(Default)]
-pub(super) struct FindSignatures(Option<Vec<u8>>);
+/// All files of a bundle, but of data files only their hashes.
+pub(super) struct Listing(pub(super) Assembler);
 
-impl FindSignatures {
-    /// Its content, if there is one.
-    pub(super) fn found(self) -> Option<Vec<u8>> {
-        self.0
+impl Files for Listing {
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
+        self.0.announce(path)
+    }
+
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        match format(&path) {
+            Some(_) => self.0.list(&path, content.sha256()?),
+            None => self.0.add(path, content),
+        }
     }
 }
 
-impl Files for FindSignatures {
-    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
-        Ok(path.kind() == FileKind::Signatures && self.0.is_none())
+/// The data files whose hashes are known. What somebody else holds is not read again.
+pub(super) struct DataFiles<'a> {
+    hashes: Hashes,
+    store: &'a Store,
+    tree: Tree,
+}
+
+impl<'a> DataFiles<'a> {
+    pub(super) fn new(hashes: &[(Arc<str>, Sha256Digest)], store: &'a Store) -> Self {
+        Self {
+            hashes: hashes.iter().cloned().collect(),
+            store,
+            tree: Tree::new(),
+        }
     }
 
-    fn add(&mut self, _: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
-        self.0 = Some(content);
+    pub(super) fn finish(self) -> Value {
+        self.tree.finish()
+    }
+}
+
+impl Files for DataFiles<'_> {
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
+        Ok(format(path).is_some())
+    }
+
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        let value = shared(self.store, &self.hashes, &path, content)?;
+        place(&mut self.tree, &path, value)
+    }
+}
+
+/// What has to be known before the files of a signed bundle are looked at: its signature file, and
+/// the hashes of its data files. A second file of one name is an error of the [`Assembler`].
+#[derive(Default)]
+pub(super) struct Survey {
+    signatures: Option<Vec<u8>>,
+    hashes: Hashes,
+}
+
+impl Survey {
+    /// The signatures, if there are any.
+    pub(super) fn signatures(&self) -> Result<Option<Signatures>, BundleError> {
+        match &self.signatures {
+            Some(content) => Signatures::read(content),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn hashes(self) -> Hashes {
+        self.hashes
+    }
+}
+
+impl Files for Survey {
+    fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
+        let is_signatures = path.kind() == FileKind::Signatures && self.signatures.is_none();
+        Ok(is_signatures || format(path).is_some())
+    }
+
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        if format(&path).is_some() {
+            let hash = content.sha256()?;
+            self.hashes.insert(Arc::clone(path.shown()), hash);
+        } else {
+            self.signatures = Some(content.bytes()?);
+        }
         Ok(())
     }
 }
@@ -51,13 +128,19 @@ impl Files for FindSignatures {
 pub(super) struct SignedFiles<'a> {
     assembler: Assembler,
     listed: Listed<'a>,
+    hashes: Hashes,
+    store: &'a Store,
+    data: Vec<(EntryPath, Value)>,
 }
 
 impl<'a> SignedFiles<'a> {
-    pub(super) fn new(listed: Listed<'a>) -> Self {
+    pub(super) fn new(listed: Listed<'a>, hashes: Hashes, store: &'a Store) -> Self {
         Self {
             assembler: Assembler::new(),
             listed,
+            hashes,
+            store,
+            data: Vec::new(),
         }
     }
 
@@ -65,8 +148,29 @@ impl<'a> SignedFiles<'a> {
     pub(super) fn finish(self) -> Result<Bundle, BundleError> {
         let issued_at = self.listed.issued_at();
         self.listed.finish()?;
-        let bundle = self.assembler.finish()?;
+        let data = self.data;
+        let bundle = self.assembler.finish_shared(self.store, |_| {
+            let mut tree = Tree::new();
+            for (path, value) in data {
+                place(&mut tree, &path, value)?;
+            }
+            Ok(tree.finish())
+        })?;
         Ok(bundle.issued_at(issued_at))
+    }
+
+    fn add_data(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        let expected = self.listed.expected(&path)?;
+        let value = shared(self.store, &self.hashes, &path, content)?;
+        if let Some(expected) = expected {
+            expected.check(|take| {
+                value.write_json_pieces(take);
+                Ok(())
+            })?;
+        }
+        self.assembler.list(&path, hash_of(&self.hashes, &path)?)?;
+        self.data.push((path, value));
+        Ok(())
     }
 }
 
@@ -76,10 +180,42 @@ impl Files for SignedFiles<'_> {
         Ok(true)
     }
 
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
-        if path.kind() != FileKind::Signatures {
-            self.listed.check(&path, &content)?;
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        match path.kind() {
+            FileKind::Signatures => self.assembler.add(path, content),
+            FileKind::DataJson | FileKind::DataYaml => self.add_data(path, content),
+            // Nothing is made of it.
+            FileKind::Other => match self.listed.expected(&path)? {
+                Some(expected) => expected.check(|take| content.pieces(take)),
+                None => Ok(()),
+            },
+            _ => {
+                let expected = self.listed.expected(&path)?;
+                let bytes = content.bytes()?;
+                if let Some(expected) = expected {
+                    expected.check_bytes(&path, &bytes)?;
+                }
+                self.assembler.add_bytes(path, bytes)
+            }
         }
-        self.assembler.add(path, content)
     }
+}
+
+/// The value of a data file, read if nobody holds it.
+fn shared(
+    store: &Store,
+    hashes: &Hashes,
+    path: &EntryPath,
+    content: Content<'_>,
+) -> Result<Value, BundleError> {
+    let hash = hash_of(hashes, path)?;
+    let format = format(path).ok_or_else(|| damaged("a file that was no data before"))?;
+    let read = || value_of(format, path, content).map(|(value, _)| value);
+    store.file(format, hash, read)
+}
+
+/// The archive is the same each time it is read, so this is known of all data files.
+fn hash_of(hashes: &Hashes, path: &EntryPath) -> Result<Sha256Digest, BundleError> {
+    let hash = hashes.get(path.shown()).copied();
+    hash.ok_or_else(|| damaged("a file that was not there before"))
 }

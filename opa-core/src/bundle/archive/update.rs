@@ -1,12 +1,15 @@
 //! Reads an archive that may be a whole bundle or a delta: only its files tell which.
 
+use std::io::Read;
+
+use super::super::content::Content;
 use super::super::delta::Delta;
 use super::super::error::{BundleError, BundleErrorKind};
 use super::super::path::{EntryPath, FileKind};
-use super::super::signature::Signatures;
-use super::super::{Bundle, Limits, Manifest, Verification};
-use super::files::{Files, FindSignatures};
-use super::{Assembler, files_of, verified};
+use super::super::store::Store;
+use super::super::{ArchiveBytes, Bundle, Limits, Manifest, Verification};
+use super::files::{Files, Listing, Survey};
+use super::{Assembler, files_of, surveyed, with_data};
 
 /// What an archive brings.
 #[derive(Debug)]
@@ -15,6 +18,17 @@ pub enum Update {
     Snapshot(Bundle),
     /// A change to the active bundle.
     Delta(Delta),
+}
+
+#[cfg(test)]
+impl Update {
+    /// The whole bundle that it is.
+    pub(crate) fn into_bundle(self) -> Bundle {
+        match self {
+            Self::Snapshot(bundle) => bundle,
+            Self::Delta(delta) => panic!("{delta:?}"),
+        }
+    }
 }
 
 /// Reads and checks an archive: a whole bundle as [`read_verified`](super::read_verified) does, or
@@ -33,42 +47,67 @@ pub fn read_update(
     limits: &Limits,
     verification: &Verification,
 ) -> Result<Update, BundleError> {
+    update(|| bytes, limits, verification, &Store::default())
+}
+
+/// As [`read_update`]. What others hold in `store` is not made again, but every byte is read,
+/// counted and checked again: what a file may be depends on who asks.
+///
+/// # Errors
+/// As [`read_update`].
+pub(crate) fn read_shared(
+    archive: &ArchiveBytes,
+    limits: &Limits,
+    verification: &Verification,
+    store: &Store,
+) -> Result<Update, BundleError> {
+    update(|| archive.reader(), limits, verification, store)
+}
+
+fn update<R: Read>(
+    open: impl Fn() -> R,
+    limits: &Limits,
+    verification: &Verification,
+    store: &Store,
+) -> Result<Update, BundleError> {
     if verification.is_possible() {
-        let found = files_of(&mut &*bytes, limits, Find::default())?;
+        let found = files_of(&mut open(), limits, Find::default())?;
         if !found.patch {
-            let signatures = found.signatures.found();
-            return verified(bytes, limits, verification, signatures).map(Update::Snapshot);
+            return surveyed(open, limits, verification, store, found.survey).map(Update::Snapshot);
         }
         verification.permit_delta()?;
     }
-    let update = files_of(&mut &*bytes, limits, Either::new())?.finish()?;
-    match update {
-        Update::Snapshot(bundle) if bundle.is_signed() => Err(Signatures::without_key()),
-        update => Ok(update),
+    let files = files_of(&mut open(), limits, Either::new())?;
+    match files.patch {
+        Some((_, patch)) => {
+            let manifest = files.manifest.unwrap_or_default();
+            Delta::read(manifest, &patch).map(Update::Delta)
+        }
+        None => with_data(files.listing, open, limits, store).map(Update::Snapshot),
     }
 }
 
 /// What must be known before any content is read.
 #[derive(Default)]
 struct Find {
-    signatures: FindSignatures,
+    survey: Survey,
     patch: bool,
 }
 
 impl Files for Find {
     fn announce(&mut self, path: &EntryPath) -> Result<bool, BundleError> {
         self.patch |= path.kind() == FileKind::Patch;
-        self.signatures.announce(path)
+        self.survey.announce(path)
     }
 
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
-        self.signatures.add(path, content)
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
+        self.survey.add(path, content)
     }
 }
 
 /// The files of a bundle, until there is a patch among them.
 struct Either {
-    assembler: Assembler,
+    listing: Listing,
     /// Kept for a delta, whose patch may still come.
     manifest: Option<Manifest>,
     patch: Option<(EntryPath, Vec<u8>)>,
@@ -79,7 +118,7 @@ struct Either {
 impl Either {
     fn new() -> Self {
         Self {
-            assembler: Assembler::new(),
+            listing: Listing(Assembler::new()),
             manifest: None,
             patch: None,
             other: None,
@@ -90,16 +129,6 @@ impl Either {
         match &self.other {
             Some(other) if is_delta => Err(not_alone(other)),
             _ => Ok(()),
-        }
-    }
-
-    fn finish(self) -> Result<Update, BundleError> {
-        match self.patch {
-            Some((_, patch)) => {
-                let manifest = self.manifest.unwrap_or_default();
-                Delta::read(manifest, &patch).map(Update::Delta)
-            }
-            None => self.assembler.finish().map(Update::Snapshot),
         }
     }
 }
@@ -127,19 +156,22 @@ impl Files for Either {
                 self.check_alone(self.patch.is_some())?;
             }
         }
-        self.assembler.announce(path)
+        self.listing.announce(path)
     }
 
-    fn add(&mut self, path: EntryPath, content: Vec<u8>) -> Result<(), BundleError> {
+    fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
         match path.kind() {
             FileKind::Patch => {
-                self.patch = Some((path, content));
-                return Ok(());
+                self.patch = Some((path, content.bytes()?));
+                Ok(())
             }
-            FileKind::Manifest => self.manifest = Some(Manifest::from_json(&content)?),
-            _ => {}
+            FileKind::Manifest => {
+                let bytes = content.bytes()?;
+                self.manifest = Some(Manifest::from_json(&bytes)?);
+                self.listing.0.add_bytes(path, bytes)
+            }
+            _ => self.listing.add(path, content),
         }
-        self.assembler.add(path, content)
     }
 }
 

@@ -118,11 +118,15 @@ impl Files for Folder {
         Ok(Some(bytes))
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, name: &str, pieces: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(&self.0, name, flags | OFlags::NOFOLLOW, mode)?;
-        File::from(file).write_all(bytes)
+        let mut file = File::from(file);
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
+        Ok(())
     }
 
     fn sync_file(&self, name: &str) -> io::Result<()> {

@@ -28,7 +28,7 @@ impl Files for Folder {
         match *self {}
     }
 
-    fn write(&self, _: &str, _: &[u8]) -> io::Result<()> {
+    fn write(&self, _: &str, _: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         match *self {}
     }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::folder::Folder;
+use super::ArchiveBytes;
 use super::digest::{hex, sha256};
 
 /// The place of one bundle of one app.
@@ -78,7 +79,11 @@ impl Place {
     ///
     /// # Errors
     /// It can't be written; what was there still is.
-    pub(crate) fn save(&self, archive: &[u8], etag: Option<&str>) -> Result<(), PersistError> {
+    pub(crate) fn save(
+        &self,
+        archive: &ArchiveBytes,
+        etag: Option<&str>,
+    ) -> Result<(), PersistError> {
         let folder = Folder::create(&self.root, &self.levels)?;
         save::save(&folder, &self.origin, archive, etag)
     }

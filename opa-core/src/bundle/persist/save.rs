@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use sha2::{Digest, Sha256};
+
+use super::super::ArchiveBytes;
 use super::super::digest::{hex, sha256};
 use super::{PersistError, Stored};
 
@@ -22,7 +25,7 @@ pub(super) trait Files {
     /// All of a file, at most `max` bytes; `None` if there is none.
     fn read(&self, name: &str, max: u64) -> io::Result<Option<Vec<u8>>>;
     /// A new file, which a crash may lose or cut.
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn write(&self, name: &str, pieces: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()>;
     /// A crash does not touch the file's content any more.
     fn sync_file(&self, name: &str) -> io::Result<()>;
     /// Replaces `to`, at once; a crash may take it back.
@@ -38,23 +41,29 @@ pub(super) trait Files {
 pub(super) fn save(
     files: &dyn Files,
     origin: &str,
-    archive: &[u8],
+    archive: &ArchiveBytes,
     etag: Option<&str>,
 ) -> Result<(), PersistError> {
-    replace(files, ARCHIVE, archive)?;
+    let mut hash = Sha256::new();
+    let pieces = archive.pieces().inspect(|piece| hash.update(piece));
+    replace(files, ARCHIVE, pieces)?;
     // Also without an etag: the old one is not to be kept.
-    let digest = hex(&sha256(archive));
+    let digest = hex(&hash.finalize());
     let text = json!({"sha256": digest, "origin": origin, "etag": etag}).to_string();
-    replace(files, ETAG, text.as_bytes())?;
+    replace(files, ETAG, [text.as_bytes()].into_iter())?;
     files
         .sync()
         .map_err(|error| PersistError::at("folder", error))
 }
 
-fn replace(files: &dyn Files, name: &str, bytes: &[u8]) -> Result<(), PersistError> {
+fn replace<'a>(
+    files: &dyn Files,
+    name: &str,
+    mut pieces: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), PersistError> {
     let temporary = files.temporary(name);
     let written = files
-        .write(&temporary, bytes)
+        .write(&temporary, &mut pieces)
         .and_then(|()| files.sync_file(&temporary))
         .and_then(|()| files.rename(&temporary, name));
     written.map_err(|error| {

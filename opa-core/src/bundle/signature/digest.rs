@@ -14,39 +14,41 @@ use super::fault;
 ///
 /// MD5 and SHA-1 are broken and yet accepted: whoever signed chose them, and only who has the key
 /// could choose them for others.
-pub(super) fn digest(algorithm: &str, content: &[u8]) -> Result<Vec<u8>, BundleError> {
-    let digest: fn(&[u8]) -> Vec<u8> = match algorithm {
-        "MD5" => of::<Md5>,
-        "SHA-1" => of::<Sha1>,
-        "SHA-224" => of::<Sha224>,
-        "SHA-256" => of::<Sha256>,
-        "SHA-384" => of::<Sha384>,
-        "SHA-512" => of::<Sha512>,
-        "SHA-512-224" => of::<Sha512_224>,
-        "SHA-512-256" => of::<Sha512_256>,
-        _ => {
-            return Err(fault(format!("unsupported hashing algorithm: {algorithm}")));
-        }
-    };
-    Ok(digest(content))
+pub(super) fn digest(
+    algorithm: &str,
+    content: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), BundleError>,
+) -> Result<Vec<u8>, BundleError> {
+    match algorithm {
+        "MD5" => of::<Md5>(content),
+        "SHA-1" => of::<Sha1>(content),
+        "SHA-224" => of::<Sha224>(content),
+        "SHA-256" => of::<Sha256>(content),
+        "SHA-384" => of::<Sha384>(content),
+        "SHA-512" => of::<Sha512>(content),
+        "SHA-512-224" => of::<Sha512_224>(content),
+        "SHA-512-256" => of::<Sha512_256>(content),
+        _ => Err(fault(format!("unsupported hashing algorithm: {algorithm}"))),
+    }
 }
 
-fn of<D: Digest>(content: &[u8]) -> Vec<u8> {
-    D::digest(content).to_vec()
+fn of<D: Digest>(
+    content: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), BundleError>,
+) -> Result<Vec<u8>, BundleError> {
+    let mut digest = D::new();
+    content(&mut |piece| digest.update(piece))?;
+    Ok(digest.finalize().to_vec())
 }
 
 /// Documents are digested by their meaning: as JSON without blanks, with sorted keys, numbers as
-/// they were written, and without HTML escapes. `None` stands for the bytes themselves.
+/// they were written, and without HTML escapes. Of data files it is at hand as a value; this is
+/// for the manifest. `None` stands for the bytes themselves.
 pub(super) fn canonical(path: &EntryPath, bytes: &[u8]) -> Result<Option<Vec<u8>>, BundleError> {
-    let value = match path.kind() {
-        FileKind::DataJson => assemble::json(path, bytes)?,
-        FileKind::DataYaml => assemble::yaml(path, bytes)?,
-        // `x.manifest` is a manifest too, but digested by its bytes.
-        FileKind::Manifest if path.base() == ".manifest" => assemble::json(path, bytes)?,
-        _ => return Ok(None),
-    };
+    // `x.manifest` is a manifest too, but digested by its bytes.
+    if path.kind() != FileKind::Manifest || path.base() != ".manifest" {
+        return Ok(None);
+    }
     let mut canonical = Vec::new();
-    value.write_json(&mut canonical);
+    assemble::json(path, bytes)?.write_json(&mut canonical);
     Ok(Some(canonical))
 }
 
@@ -69,6 +71,12 @@ mod tests {
 
     #[test]
     fn digests_by_name() {
+        fn digest(algorithm: &str, content: &[u8]) -> Result<Vec<u8>, BundleError> {
+            super::digest(algorithm, |take| {
+                take(content);
+                Ok(())
+            })
+        }
         // From `printf abc | md5sum` and its kin.
         for (algorithm, expected) in [
             ("MD5", "900150983cd24fb0d6963f7d28e17f72"),
@@ -112,19 +120,11 @@ mod tests {
         };
         let text = "{ \"b\": [1.50, 1E3, 10000000000000000000001],\n\"a\": \"<&>\\u2028\\u00e9/\"}";
         let expected = "{\"a\":\"<&>\\u2028é/\",\"b\":[1.50,1E3,10000000000000000000001]}";
-        for name in [
-            "data.json",
-            "x/data.json",
-            "data.yaml",
-            "x/data.yml",
-            ".manifest",
-        ] {
-            assert_eq!(canonical(name, text).as_deref(), Some(expected), "{name}");
+        assert_eq!(canonical(".manifest", text).as_deref(), Some(expected));
+        for format in [assemble::json, assemble::yaml] {
+            let path = EntryPath::new(b"data.x").unwrap();
+            assert_eq!(format(&path, text.as_bytes()).unwrap().to_json(), expected);
         }
-        assert_eq!(
-            canonical("data.yml", "b: 1\na: x").as_deref(),
-            Some(r#"{"a":"x","b":1}"#)
-        );
         for name in ["x.json", "a.rego", "x.manifest", "plan.json", "x.yaml"] {
             assert_eq!(canonical(name, text), None, "{name}");
         }

@@ -40,16 +40,15 @@ impl<'a> Listed<'a> {
         self.issued_at
     }
 
-    /// Checks that a file is one that was signed. Each is there once.
-    pub(in super::super) fn check(
+    /// What a file has to be. `None` if it may be anything. Each is there once.
+    pub(in super::super) fn expected(
         &mut self,
         path: &EntryPath,
-        bytes: &[u8],
-    ) -> Result<(), BundleError> {
+    ) -> Result<Option<Expected>, BundleError> {
         let name = path.relative();
         let listed = self.files.remove(name);
         if self.exclude.iter().any(|pattern| pattern.matches(name)) {
-            return Ok(());
+            return Ok(None);
         }
         let Some(File { hash, algorithm }) = listed else {
             return Err(fault(format!(
@@ -61,19 +60,11 @@ impl<'a> Listed<'a> {
                 "no hashing algorithm provided for file {name}"
             )));
         }
-        let canonical = canonical(path, bytes)?;
-        let found = digest(&algorithm, canonical.as_deref().unwrap_or(bytes))?;
-        let Some(wanted) = from_hex(&hash) else {
-            return Err(fault(format!("{name}: expected a digest in hexadecimal")));
-        };
-        if wanted != found {
-            return Err(fault(format!(
-                "{name}: digest mismatch (want: {}, got: {})",
-                hex(&wanted),
-                hex(&found)
-            )));
-        }
-        Ok(())
+        Ok(Some(Expected {
+            name: name.to_owned(),
+            hash,
+            algorithm,
+        }))
     }
 
     /// Checks that no file is missing.
@@ -86,5 +77,51 @@ impl<'a> Listed<'a> {
             "file(s) [{}] specified in bundle signatures but not found in the target bundle",
             names.join(" ")
         )))
+    }
+}
+
+/// What a signature says of a file that must be just that.
+pub(in super::super) struct Expected {
+    name: String,
+    hash: String,
+    algorithm: String,
+}
+
+impl Expected {
+    /// Checks a file that is no data by its bytes.
+    pub(in super::super) fn check_bytes(
+        self,
+        path: &EntryPath,
+        bytes: &[u8],
+    ) -> Result<(), BundleError> {
+        let canonical = canonical(path, bytes)?;
+        self.check(|take| {
+            take(canonical.as_deref().unwrap_or(bytes));
+            Ok(())
+        })
+    }
+
+    /// Checks a file by what its digest is over, which `content` hands over piece by piece.
+    pub(in super::super) fn check(
+        self,
+        content: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), BundleError>,
+    ) -> Result<(), BundleError> {
+        let Self {
+            name,
+            hash,
+            algorithm,
+        } = self;
+        let found = digest(&algorithm, content)?;
+        let Some(wanted) = from_hex(&hash) else {
+            return Err(fault(format!("{name}: expected a digest in hexadecimal")));
+        };
+        if wanted != found {
+            return Err(fault(format!(
+                "{name}: digest mismatch (want: {}, got: {})",
+                hex(&wanted),
+                hex(&found)
+            )));
+        }
+        Ok(())
     }
 }

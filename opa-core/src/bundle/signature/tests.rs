@@ -15,8 +15,10 @@ use pem::Pem;
 use serde_json::{Value, json};
 
 use super::super::digest::{hex, sha256};
+use super::super::store::Store;
 use super::super::{
-    Bundle, BundleError, BundleErrorKind, Limits, Verification, read, read_verified,
+    ArchiveBytes, Bundle, BundleError, BundleErrorKind, Limits, Update, Verification, read,
+    read_shared, read_verified,
 };
 use crate::config::{KeyAlgorithm, KeyConfig, Secret, SigningConfig};
 
@@ -607,4 +609,50 @@ fn keys_that_are_none() {
             "failed to parse PEM block containing the key"
         );
     }
+}
+
+#[test]
+fn who_has_another_key_is_refused_whoever_holds_the_same_bytes() {
+    let store = Store::default();
+    let archive = ArchiveBytes::from(well_signed());
+    let read = |verification: &Verification| {
+        read_shared(&archive, &Limits::default(), verification, &store).map(Update::into_bundle)
+    };
+    let verification = Verification::new(keys(), Some(by_key("k")));
+    let held = read(&verification).unwrap();
+    let again = read(&verification).unwrap();
+    assert!(opa_rego::Value::ptr_eq(held.data(), again.data()));
+    for other in [
+        Verification::new(keys(), Some(by_key("other"))),
+        Verification::default(),
+    ] {
+        let error = read(&other).unwrap_err();
+        assert_eq!(error.kind(), BundleErrorKind::Signature, "{error}");
+    }
+    assert_eq!(store.used().2, 1, "{}", held.data());
+}
+
+#[test]
+fn a_file_that_others_hold_must_be_the_signed_one_too() {
+    let store = Store::default();
+    let read = |archive: Vec<u8>| {
+        let verification = Verification::new(keys(), Some(by_key("k")));
+        let archive = ArchiveBytes::from(archive);
+        read_shared(&archive, &Limits::default(), &verification, &store).map(Update::into_bundle)
+    };
+    let mut tampered = files();
+    tampered[2].1 = br#"{"k":2}"#.to_vec();
+    // Somebody else may have just these bytes, signed or not.
+    let open = ArchiveBytes::from(archive(&tampered, None));
+    let none = Verification::default();
+    let held = read_shared(&open, &Limits::default(), &none, &store)
+        .unwrap()
+        .into_bundle();
+    let claims = json!({"files": listed(&files()), "keyid": "k"});
+    let error = read(signed(&tampered, &claims)).unwrap_err();
+    assert!(error.to_string().contains("digest mismatch"), "{error}");
+    let mut list = listed(&files());
+    list[2]["hash"] = json!(hex(&sha256(&tampered[2].1)));
+    let signed = read(signed(&tampered, &json!({"files": list, "keyid": "k"}))).unwrap();
+    assert!(opa_rego::Value::ptr_eq(held.data(), signed.data()));
 }

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::SourceError;
+use crate::bundle::ArchiveBytes;
+use crate::bundle::archive_bytes::Collector;
 
 /// A body must bring at least this many bytes in each [`RATE_WINDOW`], or end.
 const MIN_BYTES: u64 = 8 * 1024;
@@ -38,13 +40,17 @@ impl Body {
     ///
     /// # Errors
     /// What the stream reports, or that it is too long or too slow.
-    pub async fn read(self, limit: u64) -> Result<Vec<u8>, SourceError> {
+    pub async fn read(self, limit: u64) -> Result<ArchiveBytes, SourceError> {
         self.read_as("the bundle", limit).await
     }
 
     /// As [`read`](Self::read), of what `name` says.
-    pub(super) async fn read_as(mut self, name: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
-        let mut all = Vec::new();
+    pub(super) async fn read_as(
+        mut self,
+        name: &str,
+        limit: u64,
+    ) -> Result<ArchiveBytes, SourceError> {
+        let mut all = Collector::default();
         let mut in_window = 0;
         let mut window_end = Instant::now() + RATE_WINDOW;
         loop {
@@ -55,15 +61,15 @@ impl Body {
                 return Err(SourceError::new(text));
             };
             let Some(chunk) = chunk.transpose()? else {
-                return Ok(all);
+                return Ok(all.finish());
             };
-            if all.len() as u64 + chunk.len() as u64 > limit {
+            if all.len() + chunk.len() as u64 > limit {
                 return Err(SourceError::new(format!(
                     "{name} is larger than {limit} bytes"
                 )));
             }
-            all.extend_from_slice(&chunk);
             in_window += chunk.len() as u64;
+            all.push(chunk);
             if in_window >= MIN_BYTES {
                 in_window = 0;
                 window_end = Instant::now() + RATE_WINDOW;

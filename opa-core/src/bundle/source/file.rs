@@ -137,7 +137,7 @@ mod tests {
             panic!("{:?}", answer.content)
         };
         let bytes = body.read(u64::MAX).await.unwrap();
-        let bundle = bundle::read(&*bytes, &Limits::default()).unwrap();
+        let bundle = bundle::read(bytes.reader(), &Limits::default()).unwrap();
         let source = bundle.modules()[0].source().to_string();
         (source, answer.etag.unwrap())
     }

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine as Interpreter, Value as Theirs};
 
+use super::conversions::Converted;
 use super::convert::{BadResult, Use, descend, descend_data, from_regorus, to_regorus};
 use super::paths::{query, rule_name};
 use super::policy::Compiled;
@@ -27,6 +28,8 @@ pub(super) struct RegorusBound {
     /// Prepared; each evaluation runs on a clone.
     interpreter: Interpreter,
     data: Value,
+    /// Kept so that other policies find it.
+    _converted: Arc<Converted>,
 }
 
 /// What lies at an entrypoint.
@@ -56,11 +59,17 @@ enum Stop {
 }
 
 impl RegorusBound {
-    pub(super) fn new(compiled: Arc<Compiled>, interpreter: Interpreter, data: Value) -> Self {
+    pub(super) fn new(
+        compiled: Arc<Compiled>,
+        interpreter: Interpreter,
+        data: Value,
+        converted: Arc<Converted>,
+    ) -> Self {
         Self {
             compiled,
             interpreter,
             data,
+            _converted: converted,
         }
     }
 

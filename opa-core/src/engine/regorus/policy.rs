@@ -10,7 +10,7 @@ use regorus::{Engine as Interpreter, PolicyLengthConfig};
 
 use super::bound::RegorusBound;
 use super::check::check;
-use super::convert::{Use, to_regorus};
+use super::conversions::Conversions;
 use super::guards::Guarded;
 use super::rules::Rules;
 use super::screening::screen_all;
@@ -37,6 +37,7 @@ pub(super) struct Compiled {
     /// The policy asks for the time.
     pub(super) reads_clock: bool,
     pub(super) strict: bool,
+    conversions: Arc<Conversions>,
 }
 
 impl RegorusPolicy {
@@ -44,6 +45,7 @@ impl RegorusPolicy {
         modules: &ModuleSet,
         limits: &Limits,
         options: &CompileOptions,
+        conversions: &Arc<Conversions>,
     ) -> Result<Self, CompileErrors> {
         let screened = screen_all(modules, limits)?;
         let calls = |name: &str| screened.iter().any(|module| module.calls(name));
@@ -62,6 +64,7 @@ impl RegorusPolicy {
             guarded: Guarded::among(calls),
             reads_clock: calls("time.now_ns"),
             strict: options.strict_builtin_errors,
+            conversions: Arc::clone(conversions),
         })))
     }
 }
@@ -73,13 +76,13 @@ impl Policy for RegorusPolicy {
             return Err(CompileError::new(CompileError::COMPILE, "data is not an object").into());
         }
         fail_if_any(compiled.rules.data_conflicts(data))?;
-        let theirs = to_regorus(data, Use::Data).map_err(|unsupported| {
+        let converted = compiled.conversions.get(data).map_err(|unsupported| {
             let text = format!("data has {unsupported}, which this engine can't hold");
             CompileError::new(CompileError::COMPILE, text)
         })?;
         let mut interpreter = compiled.interpreter.clone();
         let interpreter = with_stack(|| {
-            let added = interpreter.add_data(theirs);
+            let added = interpreter.add_data(converted.0.clone());
             added.map_err(|error| text::compile_error(&error.to_string()))?;
             prepare(&mut interpreter)?;
             Ok(interpreter)
@@ -88,6 +91,7 @@ impl Policy for RegorusPolicy {
             Arc::clone(compiled),
             interpreter,
             data.clone(),
+            converted,
         )))
     }
 

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Poll, PollError};
+use super::{Arrived, Poll, PollError};
 use crate::bundle::persist::Place;
-use crate::instance::{Incoming, Instance};
+use crate::instance::Instance;
 
 impl Poll {
     /// Keeps the bundle at `place`.
@@ -45,16 +43,13 @@ impl Poll {
         let Some(stored) = stored.map_err(|error| error.to_string())? else {
             return Ok(None);
         };
-        let archive = Bytes::from(stored.archive);
-        let update = self.read(&archive).await;
-        let incoming = Incoming {
-            update: update.map_err(|error| error.to_string())?,
-            size: archive.len() as u64,
+        let arrived = Arrived {
+            archive: stored.archive.into(),
             etag: stored.etag.clone(),
+            is_delta: false,
             from_disk: true,
         };
-        drop(archive);
-        let activated = self.take(instance, incoming, None).await;
+        let activated = self.take(instance, arrived, None).await;
         activated.map_err(|error| error.to_string())?;
         Ok(stored.etag)
     }

@@ -1,4 +1,8 @@
 use super::*;
+use crate::engine::{
+    Bound, CompileError, CompileErrors, CompileOptions, Engine, Entrypoint, EntrypointPath,
+    EvalContext, InputPaths, ModuleSet, Outcome, Policy, Scheduling,
+};
 use crate::manager::AppError;
 use crate::plugin::{Attached, Plugin, PluginFuture, Scope, State};
 use crate::{Reason, config::ConfigError};
@@ -352,5 +356,69 @@ async fn a_start_that_fails_is_tried_again_and_delays_nobody_else() {
     mended.store(true, Ordering::Relaxed);
     for (app, _) in &broken {
         app.ready(LONG).await.unwrap();
+    }
+}
+
+/// An engine that tells on which threads what it made is freed.
+#[derive(Clone)]
+struct Freed(std::sync::mpsc::Sender<std::thread::ThreadId>);
+
+impl Engine for Freed {
+    fn name(&self) -> &'static str {
+        "freed"
+    }
+
+    fn scheduling(&self) -> Scheduling {
+        Scheduling::Sliced
+    }
+
+    fn compile(&self, _: &ModuleSet, _: &CompileOptions) -> Result<Arc<dyn Policy>, CompileErrors> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+impl Policy for Freed {
+    fn bind(&self, _: &Value) -> Result<Arc<dyn Bound>, CompileErrors> {
+        Ok(Arc::new(TellsFreed(self.clone())))
+    }
+
+    fn defines_system_log(&self) -> bool {
+        false
+    }
+}
+
+struct TellsFreed(Freed);
+
+impl Bound for TellsFreed {
+    fn prepare(&self, path: &EntrypointPath) -> Result<Entrypoint, CompileError> {
+        Ok(Entrypoint::new(path.clone(), InputPaths::all(), ()))
+    }
+
+    fn eval(&self, _: &Entrypoint, _: &Value, _: &mut EvalContext) -> Outcome {
+        Outcome::Undefined
+    }
+}
+
+impl Drop for TellsFreed {
+    fn drop(&mut self) {
+        let _ = self.0.0.send(std::thread::current().id());
+    }
+}
+
+#[tokio::test]
+async fn the_last_lease_frees_nothing_large_on_its_thread() {
+    for graceful in [true, false] {
+        let (freed, threads) = std::sync::mpsc::channel();
+        let manager = builder(&Counting::new(bundle("1"))).engine(Freed(freed));
+        let manager = manager.build().unwrap();
+        let app = manager.app("a").unwrap();
+        app.ready(LONG).await.unwrap();
+        if graceful {
+            manager.shutdown(LONG).await;
+        }
+        drop(manager);
+        drop(app);
+        let thread = threads.recv_timeout(LONG).unwrap();
+        assert_ne!(thread, std::thread::current().id());
     }
 }

@@ -1,13 +1,124 @@
 use super::*;
 
 fn read(json: &str) -> Value {
-    Value::from_json(json.as_bytes()).unwrap_or_else(|error| panic!("{json}: {error}"))
+    both_ways(json.as_bytes()).unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
 fn refusal(json: &[u8]) -> String {
-    Value::from_json(json)
-        .expect_err("must be refused")
-        .to_string()
+    both_ways(json).expect_err("must be refused").to_string()
+}
+
+/// Reads the slice, and a stream of it that comes in small and odd pieces: with one result.
+fn both_ways(json: &[u8]) -> Result<Value, JsonError> {
+    let whole = Value::from_json(json);
+    let largest = if json.len() > 10_000 { 1 << 20 } else { 1 };
+    for piece in [largest, 7 * largest, 1 << 20] {
+        let streamed = Value::read_json(Trickle { rest: json, piece });
+        match (&whole, streamed) {
+            (Ok(value), Ok(streamed)) => assert_eq!(*value, streamed),
+            (Err(error), Err(ReadJsonError::Json(streamed))) => assert_eq!(*error, streamed),
+            (whole, streamed) => panic!("{whole:?}, but as a stream {streamed:?}"),
+        }
+    }
+    whole
+}
+
+/// Gives at most `piece` bytes at a time, and is interrupted before the first of each.
+struct Trickle<'a> {
+    rest: &'a [u8],
+    piece: usize,
+}
+
+impl io::Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(self.piece).min(self.rest.len());
+        buffer[..length].copy_from_slice(&self.rest[..length]);
+        self.rest = &self.rest[length..];
+        Ok(length)
+    }
+}
+
+#[test]
+fn what_is_longer_than_a_window_is_read_as_a_stream_too() {
+    let long = "é".repeat(200_000);
+    let escaped = r"\u00e9\ud83d\ude00".repeat(30_000);
+    let digits = "7".repeat(300_000);
+    for text in [
+        format!("[\"{long}\", \"{escaped}\", {digits}, -{digits}.{digits}e+1]"),
+        format!("{}1{}", " ".repeat(300_000), "\n".repeat(300_000)),
+        format!("{{\"{long}\": \"{long}\"}}"),
+        (0..50_000)
+            .map(|n| format!("{{\"id\": {n}, \"name\": \"n{n}\"}}"))
+            .collect::<Vec<_>>()
+            .join(",")
+            .replacen('{', "[{", 1)
+            + "]",
+    ] {
+        read(&text);
+    }
+    // The place is where the string starts, long out of the window.
+    let open = format!("[1,\n \"{long}");
+    assert_eq!(
+        refusal(open.as_bytes()),
+        "line 2, column 2: the string has no end"
+    );
+    let late = format!("[\n\"{long}\",\n\"{long}\", ?]");
+    assert_eq!(
+        refusal(late.as_bytes()),
+        "line 3, column 200005: expected a value, found `?`"
+    );
+    let broken = [open.as_bytes(), b"\xff\""].concat();
+    assert_eq!(
+        refusal(&broken),
+        "line 2, column 200003: invalid UTF-8 at byte `0xff`"
+    );
+}
+
+#[test]
+fn what_comes_first_in_the_text_is_the_error() {
+    assert!(refusal(b"[1 x \xff").contains("found `x`"));
+    assert!(refusal(b"[1, \xff x").contains("invalid UTF-8"));
+    assert!(refusal(b"1 \xff").contains("invalid UTF-8"));
+}
+
+#[test]
+fn a_stream_that_fails_is_no_json_error() {
+    struct Broken;
+    impl io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("gone"))
+        }
+    }
+    for start in [
+        "", "[1", "[1,", "\"abc", "tru", "12", "{\"a\"", "\"\\u00", "1 ",
+    ] {
+        let stream = io::Read::chain(start.as_bytes(), Broken);
+        match Value::read_json(stream) {
+            Err(ReadJsonError::Io(error)) => assert_eq!(error.to_string(), "gone"),
+            other => panic!("{start}: {other:?}"),
+        }
+    }
+    let wrong = io::Read::chain(&b"[1 2]"[..], Broken);
+    assert!(matches!(
+        Value::read_json(wrong),
+        Err(ReadJsonError::Json(_))
+    ));
+}
+
+#[test]
+fn equal_names_are_held_once() {
+    let value = read(r#"[{"name": 1}, {"name": 2}]"#);
+    let key = |at: usize| {
+        value.as_array().unwrap()[at]
+            .as_object()
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap()
+            .0
+            .clone()
+    };
+    assert!(Value::ptr_eq(&key(0), &key(1)));
 }
 
 #[test]
@@ -270,10 +381,14 @@ fn accepts_and_refuses_what_serde_json_does_on_random_garbage() {
         "x",
         "\n",
     ];
-    for _ in 0..50_000 {
+    for round in 0..50_000 {
         let text: String = (0..random.below(9)).map(|_| random.pick(&parts)).collect();
         let serde = serde_json::from_str::<serde_json::Value>(&text);
-        let own = Value::from_json(text.as_bytes());
+        // Each stream has a buffer, which takes a while to clear so often.
+        let own = match round % 10 {
+            0 => both_ways(text.as_bytes()),
+            _ => Value::from_json(text.as_bytes()),
+        };
         match (serde, own) {
             (Ok(serde), Ok(own)) => assert_eq!(own, Value::from(&serde), "{text}"),
             (Err(_), Err(_)) => {}

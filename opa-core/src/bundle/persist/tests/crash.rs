@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::super::save::{Files, load, save};
+use crate::bundle::ArchiveBytes;
 
 const ORIGIN: &str = "origin";
 const OLD: (&[u8], &str) = (b"the old archive", "old");
@@ -88,10 +89,11 @@ impl Files for Disk {
         Ok(number.map(|number| self.files.borrow()[number].0.clone()))
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, name: &str, pieces: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         self.step()?;
+        let bytes = pieces.collect::<Vec<_>>().concat();
         let number = self.files.borrow().len();
-        self.files.borrow_mut().push((bytes.to_vec(), false));
+        self.files.borrow_mut().push((bytes, false));
         self.change(name, Some(number));
         Ok(())
     }
@@ -135,10 +137,22 @@ impl Files for Disk {
 fn problem(steps: usize, skips: Skips, random: &mut StdRng) -> Option<String> {
     let mut disk = Disk::default();
     disk.steps_left.set(usize::MAX);
-    save(&disk, ORIGIN, OLD.0, Some(OLD.1)).unwrap();
+    save(
+        &disk,
+        ORIGIN,
+        &ArchiveBytes::from_iter([OLD.0]),
+        Some(OLD.1),
+    )
+    .unwrap();
     disk.skips = skips;
     disk.steps_left.set(steps);
-    let saved = save(&disk, ORIGIN, NEW.0, Some(NEW.1)).is_ok();
+    let saved = save(
+        &disk,
+        ORIGIN,
+        &ArchiveBytes::from_iter([NEW.0]),
+        Some(NEW.1),
+    )
+    .is_ok();
     let found = match load(&disk.after_crash(random), ORIGIN, u64::MAX) {
         Ok(Some(found)) => found,
         Ok(None) => return Some("nothing is there".to_owned()),

@@ -115,7 +115,10 @@ impl OciSource {
     async fn read_manifest(&self, what: &str) -> Result<(Digest, Vec<u8>), SourceError> {
         let response = self.repository.ask(Method::GET, what, manifests()).await?;
         let body = Body::new(ResponseBody::of(response));
-        let manifest = body.read_as("the manifest", MAX_MANIFEST_BYTES).await?;
+        let manifest = body
+            .read_as("the manifest", MAX_MANIFEST_BYTES)
+            .await?
+            .to_vec();
         Ok((Digest::of(&manifest), manifest))
     }
 

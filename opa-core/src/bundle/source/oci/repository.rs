@@ -109,7 +109,7 @@ impl Repository {
         }
         let body = Body::new(ResponseBody::of(response));
         let bytes = body.read_as("the answer", MAX_TOKEN_BYTES).await;
-        read_token(&bytes.map_err(about)?)
+        read_token(&bytes.map_err(about)?.to_vec())
             .ok_or_else(|| about(SourceError::new("the answer has no usable token")))
     }
 }
