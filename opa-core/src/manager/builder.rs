@@ -240,7 +240,7 @@ impl ManagerBuilder {
         let scheduler = Arc::new(Scheduler::new(blueprint));
         let background = vec![
             runtime.spawn(Arc::clone(&scheduler).run()),
-            runtime.spawn(sweeper::run(Arc::clone(&instances))),
+            runtime.spawn(sweeper::run(Arc::clone(&instances), Arc::clone(&scheduler))),
         ];
         Ok(Manager(Arc::new(Inner {
             instances,

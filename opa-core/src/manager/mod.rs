@@ -26,11 +26,13 @@ mod agenda;
 mod app_set;
 mod blueprint;
 mod builder;
+mod download;
 mod error;
 mod poll;
 mod scheduler;
 mod slots;
 mod sweeper;
+mod turns;
 
 #[cfg(test)]
 mod tests;

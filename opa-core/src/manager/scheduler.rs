@@ -1,18 +1,25 @@
 //! One scheduler for the polls of all apps: no task, client or timer per app.
 //!
-//! What is due moves to the queue of its service and starts when the service has room. Only what
-//! runs is a task, and how much runs is bounded.
+//! What is due moves to the queue of its service and starts when the service has room. Only a
+//! download is a task, and how many run is bounded; long polls that wait are futures of the
+//! scheduler's own task.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::agenda::{Agenda, Start};
+use super::agenda::{Agenda, FAR, Start};
 use super::blueprint::Blueprint;
 use super::poll::{Poll, backoff};
 use super::slots::Room;
@@ -29,6 +36,8 @@ pub(super) struct Scheduler {
     /// Instances that must be started, in the order in which they were asked for.
     starts: Mutex<VecDeque<Start>>,
     wake: Notify,
+    /// Instances were closed, whose polls are to be forgotten.
+    closed: AtomicBool,
 }
 
 impl Scheduler {
@@ -37,11 +46,13 @@ impl Scheduler {
             blueprint,
             starts: Mutex::default(),
             wake: Notify::new(),
+            closed: AtomicBool::new(false),
         }
     }
 
     /// Queues an instance to be started. Returns at once.
     pub(super) fn start(&self, instance: &Arc<Instance>) {
+        self.blueprint.downloads().note_app();
         let instance = Arc::downgrade(instance);
         self.starts.lock().push_back(Start {
             instance,
@@ -50,10 +61,17 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
+    /// Forgets the polls of instances that are closed by now.
+    pub(super) fn forget_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// Polls until it is aborted.
     pub(super) async fn run(self: Arc<Self>) {
         let mut agenda = Agenda::default();
         let mut running = JoinSet::new();
+        let mut waiting = FuturesUnordered::<Waiting>::new();
         let mut starting = JoinSet::new();
         loop {
             let now = Instant::now();
@@ -71,15 +89,30 @@ impl Scheduler {
                 let scheduler = Arc::clone(&self);
                 starting.spawn(async move { scheduler.started(instance, start).await });
             }
+            if self.closed.swap(false, Ordering::AcqRel) {
+                agenda.forget_closed();
+            }
+            let downloads = self.blueprint.downloads();
+            downloads.purge(now);
+            let hurried = downloads.take_hurried();
+            if !hurried.is_empty() {
+                agenda.hurry(&hurried);
+            }
             agenda.take_due(now);
             while let Some((poll, room)) = agenda.next_startable() {
-                running.spawn(run_poll(poll, room));
+                match room {
+                    Room::Download(_) => drop(running.spawn(run_poll(poll, room))),
+                    Room::LongPoll(_) => waiting.push(wait(poll, room)),
+                }
             }
+            let purge = downloads.next_purge().unwrap_or_else(|| now + FAR);
             let ended = tokio::select! {
                 () = self.wake.notified() => None,
-                () = tokio::time::sleep_until(agenda.next_due()) => None,
-                Some(ended) = running.join_next() => Some(ended),
-                Some(ended) = starting.join_next() => Some(ended),
+                () = downloads.changed() => None,
+                () = tokio::time::sleep_until(agenda.next_due().min(purge)) => None,
+                Some(ended) = running.join_next() => Some(ended.map_err(|e| e.to_string())),
+                Some(ended) = starting.join_next() => Some(ended.map_err(|e| e.to_string())),
+                Some(ended) = waiting.next() => Some(ended),
             };
             match ended {
                 None => {}
@@ -91,7 +124,7 @@ impl Scheduler {
                 Some(Ok(Ended::NotStarted(start, delay))) => agenda.add_restart(start, delay),
                 Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
                 Some(Ok(Ended::Gone)) => {}
-                Some(Err(error)) => tracing::error!(%error, "a poll ended unexpectedly"),
+                Some(Err(error)) => tracing::error!(error, "a poll ended unexpectedly"),
             }
         }
     }
@@ -138,6 +171,14 @@ enum Ended {
     Poll(Box<Poll>, Duration),
     /// The instance was closed.
     Gone,
+}
+
+/// A long poll under way.
+type Waiting = Pin<Box<dyn Future<Output = Result<Ended, String>> + Send>>;
+
+fn wait(poll: Box<Poll>, room: Room) -> Waiting {
+    let polling = AssertUnwindSafe(run_poll(poll, room)).catch_unwind();
+    Box::pin(polling.map(|ended| ended.map_err(|_| "a panic".to_owned())))
 }
 
 async fn run_poll(mut poll: Box<Poll>, room: Room) -> Ended {

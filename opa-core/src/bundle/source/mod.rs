@@ -53,7 +53,7 @@ impl fmt::Debug for dyn Source {
 }
 
 /// One question to a source.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fetch {
     /// The etag of what is active: the source answers [`Content::NotModified`] to the same one.
@@ -72,6 +72,8 @@ pub struct SourceAnswer {
     pub etag: Option<Arc<str>>,
     /// The source waited for news, or would: it can be asked again at once.
     pub long_polling: bool,
+    /// Waiting for news keeps no connection.
+    pub(crate) multiplexed: bool,
 }
 
 /// A bundle, or that there is no new one.
@@ -93,6 +95,7 @@ impl SourceAnswer {
             content: Content::NotModified,
             etag: None,
             long_polling: false,
+            multiplexed: false,
         }
     }
 
@@ -103,6 +106,7 @@ impl SourceAnswer {
             content: Content::Snapshot(body),
             etag,
             long_polling: false,
+            multiplexed: false,
         }
     }
 
