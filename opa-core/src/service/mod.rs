@@ -2,7 +2,8 @@
 //!
 //! Clients, and so connections, are shared by all apps whose services have the same TLS settings
 //! and client certificate; what differs by app (headers, other credentials) is added to each
-//! request. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`), for
+//! request. They are made anew, with the name looked up again, after errors and after about ten
+//! minutes. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`), for
 //! other hosts than this one.
 //!
 //! A program's own way to prove who it is implements [`Credentials`].
@@ -10,6 +11,7 @@
 mod client_tls;
 mod clients;
 mod credentials;
+mod lanes;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -20,10 +22,10 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use clients::Client;
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
 pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+use lanes::Peer;
 
 use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
@@ -38,7 +40,7 @@ pub(crate) struct Service {
     headers: Vec<(HeaderName, HeaderValue)>,
     header_timeout: Option<Duration>,
     credentials: Arc<dyn Credentials>,
-    client: Arc<Client>,
+    peer: Arc<Peer>,
 }
 
 impl Service {
@@ -56,7 +58,7 @@ impl Service {
             headers: config.headers.clone(),
             header_timeout: config.response_header_timeout,
             credentials: credentials::from_config(&config.credentials, registry)?,
-            client: clients.get(config)?,
+            peer: clients.peer(config)?,
         })
     }
 
@@ -84,17 +86,28 @@ impl Service {
         self.authorize(&mut parts).await?;
         let request = http::Request::from_parts(parts, Vec::new());
         let request = reqwest::Request::try_from(request).map_err(ServiceError::new)?;
-        let response = self.client.current().await?.execute(request);
+        let connection = self.peer.connection(!pending.is_zero()).await?;
+        let response = connection.client().execute(request);
         let response = match self.header_timeout {
             None => response.await,
             Some(timeout) => match tokio::time::timeout(timeout + pending, response).await {
                 Ok(response) => response,
                 Err(_) => {
+                    connection.failed();
                     return Err(ServiceError::text("timeout awaiting response headers"));
                 }
             },
         };
-        response.map_err(|error| ServiceError::new(error.without_url()))
+        match response {
+            Ok(response) => {
+                connection.answered(&response);
+                Ok(response)
+            }
+            Err(error) => {
+                connection.failed();
+                Err(ServiceError::new(error.without_url()))
+            }
+        }
     }
 
     /// A panic of the user's code, also one before its first await, is an error like others, and
