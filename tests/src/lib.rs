@@ -14,6 +14,7 @@
 //! ```
 
 pub mod bundle_server;
+pub mod bundle_service;
 pub mod certificates;
 pub mod comparison;
 pub mod echo;
