@@ -5,8 +5,11 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use opa_core::bundle::BundleWriter;
+use opa_core::plugin::State;
 use opa_core::{App, Manager, Value};
 use tempfile::TempDir;
+use tests::bundle_server::{Answer, BundleServer};
 use tests::bundle_service::{BundleService, Seen};
 use tests::certificates::Authority;
 use tests::scripted::Scripted;
@@ -103,6 +106,12 @@ async fn ready(apps: &[App]) {
     for app in apps {
         app.ready(LONG).await.unwrap();
     }
+}
+
+fn bundle(version: &str) -> Vec<u8> {
+    let data = Value::object([("version".into(), version.into())]);
+    let bundle = BundleWriter::new().data("", &data).unwrap();
+    bundle.to_vec().unwrap()
 }
 
 async fn version(app: &App) -> Option<String> {
@@ -214,8 +223,9 @@ fn ten_thousand_apps_wait_for_news_over_a_hundred_connections() {
             memory().saturating_sub(memory_before) as f64 / APPS as f64,
             tasks(),
         ));
-        // The client library has two tasks for each connection.
-        assert!(tasks() < 300, "{} tasks", tasks());
+        // None of ours: the client library has one for each request over HTTP/2 that is not
+        // answered, and three for each connection.
+        assert!(tasks() < APPS + 350, "{} tasks", tasks());
         assert!(seen.connections <= 104, "{seen:?}");
         assert!(seen.most_connections <= 130, "{seen:?}");
 
@@ -315,7 +325,8 @@ fn a_thousand_apps_with_the_same_bundle_download_it_once() {
     let _alone = alone();
     run(async {
         let mut control = Control::http1();
-        let polling = "{min_delay_seconds: 2, max_delay_seconds: 3}";
+        // Each by itself would come about it in an hour.
+        let polling = "{min_delay_seconds: 1, max_delay_seconds: 3600}";
         let manager = control.manager("poll/common", polling, LONG);
         let apps = lease(&manager, 1_000);
         ready(&apps).await;
@@ -329,13 +340,55 @@ fn a_thousand_apps_with_the_same_bundle_download_it_once() {
         let seen = control.service.seen();
         assert_eq!(seen.bundles, 2, "{seen:?}");
         control.service.reset();
-        let seen = control.until("it goes on", |seen| seen.requests >= 4).await;
+        let seen = control.until("it goes on", |seen| seen.requests >= 3).await;
         assert_eq!(seen.bundles, 0, "{seen:?}");
         let at: Vec<u64> = control.service.requests().iter().map(|it| it.0).collect();
         let took = at[at.len() - 1] - at[0];
         assert!(
-            took / 2_000 + 2 >= at.len() as u64,
+            took / 1_000 + 2 >= at.len() as u64,
             "not all by one interval: {at:?}"
         );
+    });
+}
+
+#[test]
+fn hundreds_of_services_that_hang_delay_no_other() {
+    let _alone = alone();
+    run(async {
+        let server = BundleServer::start_counting().await;
+        // A service for each app.
+        let config = format!(
+            "services: {{control: {{url: '{}/{{{{ .bundlename }}}}'}}}}\n\
+             bundles: {{b: {{service: control, resource: b, \
+               polling: {{min_delay_seconds: 1, max_delay_seconds: 1}}}}}}",
+            server.url(),
+        );
+        let manager = Manager::builder()
+            .config_yaml(&config)
+            .engine(Scripted::data())
+            .build()
+            .unwrap();
+        let mut slow = Vec::new();
+        for app in 0..400 {
+            server.answer(&format!("/hangs-{app}/b"), Answer::Hang);
+            let half = Answer::HangInBody(bundle("1"));
+            server.answer(&format!("/half-{app}/b"), half);
+            slow.push(manager.app(format!("hangs-{app}")).unwrap());
+            slow.push(manager.app(format!("half-{app}")).unwrap());
+        }
+        let all_asked = async {
+            while server.request_count() < slow.len() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, all_asked).await.unwrap();
+        // More than may hang at a time in total, if it counted: the good one comes first all the
+        // same, since what hangs ends after ten seconds at the earliest.
+        server.answer("/good/b", Answer::Bundle(bundle("1")));
+        let good = manager.app("good").unwrap();
+        until_version(&good, "1").await;
+        server.answer("/good/b", Answer::Bundle(bundle("2")));
+        until_version(&good, "2").await;
+        assert!(slow.iter().all(|app| app.state() == State::Starting));
     });
 }

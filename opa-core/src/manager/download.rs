@@ -237,7 +237,6 @@ impl Download {
     }
 
     async fn question(self: Arc<Self>, request: Fetch) -> Result<Arc<Answer>, SourceError> {
-        // Before it is polled again, so that whoever joins later is not answered with what ended.
         let asking = AssertUnwindSafe(self.ask_source(&request)).catch_unwind();
         let panicked = || Err(SourceError::new("a panic ended the attempt"));
         let answer = asking.await.unwrap_or_else(|_| panicked()).map(Arc::new);
@@ -400,3 +399,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

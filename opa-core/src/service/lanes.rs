@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +31,9 @@ const MAX_AGE: std::ops::Range<u64> = 540..600;
 /// A lane is not replaced more often than this because of errors.
 const MIN_AGE: Duration = Duration::from_secs(10);
 
+/// How long a lane of long polls stays without any.
+const IDLE_LANE: Duration = Duration::from_secs(60);
+
 /// A server, and what is known of it.
 pub(super) struct Peer {
     client: Arc<Client>,
@@ -48,7 +51,9 @@ pub(super) struct Lane {
     /// An error of the transport was seen with the client that was made then.
     suspect: Mutex<Option<Instant>>,
     /// How many long polls it carries; changed under the lock of the peer's lanes.
-    long_polls: std::sync::atomic::AtomicU32,
+    long_polls: AtomicU32,
+    /// When it last carried one.
+    left: Mutex<Option<Instant>>,
 }
 
 struct Active {
@@ -143,12 +148,12 @@ impl Drop for Place {
         }
         let mut lanes = self.peer.lanes.lock();
         self.lane.long_polls.fetch_sub(1, Ordering::Relaxed);
-        // One that is empty stays for the next long poll.
-        let is_empty = |lane: &Arc<Lane>| lane.long_polls.load(Ordering::Relaxed) == 0;
-        let mut empty = 0;
+        let now = Instant::now();
+        *self.lane.left.lock() = Some(now);
+        // Those whom news took away come back.
         lanes.retain(|lane| {
-            empty += u32::from(is_empty(lane));
-            !is_empty(lane) || empty == 1
+            let left = lane.left.lock().map(|left| now.duration_since(left));
+            lane.long_polls.load(Ordering::Relaxed) > 0 || left.is_none_or(|left| left < IDLE_LANE)
         });
     }
 }
@@ -183,7 +188,8 @@ impl Lane {
             kind,
             active: Arc::default(),
             suspect: Mutex::default(),
-            long_polls: Default::default(),
+            long_polls: AtomicU32::new(0),
+            left: Mutex::default(),
         }
     }
 
@@ -424,10 +430,11 @@ pub(super) mod tests {
         waiting.remove(0);
         waiting.push(peer.connection(true).await.unwrap());
         assert_eq!(peer.lanes.lock().len(), 2);
-        let empty_lane = waiting.remove(PER_LANE as usize - 1);
+        let last = waiting.remove(0);
         drop(waiting);
-        assert!(peer.lanes.lock().len() <= 2);
-        drop(empty_lane);
-        assert_eq!(peer.lanes.lock().len(), 1, "one is kept for the next");
+        assert_eq!(peer.lanes.lock().len(), 2, "they may come back");
+        advance(IDLE_LANE).await;
+        drop(last);
+        assert_eq!(peer.lanes.lock().len(), 1);
     }
 }
