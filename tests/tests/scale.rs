@@ -28,7 +28,8 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Past the capture of libtest: figures are for whoever reads the log.
 fn show(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    let shown = writeln!(std::io::stderr(), "{text}");
+    shown.unwrap();
 }
 
 fn run<F: Future>(test: F) -> F::Output {

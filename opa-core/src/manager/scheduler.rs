@@ -67,6 +67,12 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
+    /// How many downloads some poll still wants.
+    #[cfg(test)]
+    pub(super) fn downloads(&self) -> usize {
+        self.blueprint.downloads().wanted()
+    }
+
     /// Polls until it is aborted.
     pub(super) async fn run(self: Arc<Self>) {
         let mut agenda = Agenda::default();

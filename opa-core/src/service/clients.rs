@@ -22,6 +22,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How many headers an answer may have. Go's programs take any number, up to 10 MiB; over HTTP/1.1
+/// the client library takes about 400 KiB.
+const MAX_HEADERS: usize = 1_000;
+const MAX_HEADER_BYTES: u32 = 1 << 20;
+
 /// How many bytes a server may send ahead. All bodies of a connection fit into its window: those
 /// that wait for room must not stop the one that has it.
 const STREAM_WINDOW: u32 = 128 * 1024;
@@ -228,7 +233,9 @@ impl Maker {
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW);
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http1_max_headers(MAX_HEADERS)
+            .http2_max_header_list_size(MAX_HEADER_BYTES);
         if kind == Kind::Multiplexed {
             // Otherwise each of many requests at once opens a connection to find out.
             client = client.http2_prior_knowledge();

@@ -172,11 +172,13 @@ impl Connection {
         }
     }
 
-    /// Notes an error of the transport: the lane is given up if that was its client.
-    pub(super) fn failed(&self) {
+    /// Notes an error of the transport, or that no answer came in time: the lane is given up if
+    /// that was its client.
+    pub(super) fn failed(&self, error: Option<&reqwest::Error>) {
         *self.lane.lane.suspect.lock() = Some(self.made);
-        if self.lane.lane.kind == Kind::Multiplexed {
-            // Whether it still speaks HTTP/2 is to be seen.
+        let is_connect = error.is_some_and(reqwest::Error::is_connect);
+        if self.lane.lane.kind == Kind::Multiplexed && is_connect {
+            // Whether the server still speaks HTTP/2 is to be seen.
             self.peer.http2.store(false, Ordering::Relaxed);
         }
     }
@@ -336,7 +338,7 @@ pub(super) mod tests {
         match answer {
             Ok(answer) => Ok(answer.text().await?.parse().unwrap()),
             Err(error) => {
-                connection.failed();
+                connection.failed(Some(&error));
                 Err(error)
             }
         }
@@ -379,7 +381,7 @@ pub(super) mod tests {
         names.lead_to(two);
         // What hangs is given up; another connection to the same server is still open.
         let connection = peer.connection(false).await.unwrap();
-        connection.failed();
+        connection.failed(None);
         drop(connection);
         assert_eq!(ask(&peer).await.unwrap(), one.port());
         advance(MIN_AGE).await;
@@ -404,11 +406,11 @@ pub(super) mod tests {
         let names = Arc::new(Names::default());
         let peer = peer(&names);
         let first = peer.connection(false).await.unwrap();
-        first.failed();
+        first.failed(None);
         advance(MIN_AGE).await;
         let second = peer.connection(false).await.unwrap();
         assert!(second.made > first.made);
-        second.failed();
+        second.failed(None);
         advance(MIN_AGE).await;
         assert_eq!(peer.connection(false).await.unwrap().made, second.made);
         drop(first);

@@ -93,7 +93,7 @@ impl Service {
             Some(timeout) => match tokio::time::timeout(timeout + pending, response).await {
                 Ok(response) => response,
                 Err(_) => {
-                    connection.failed();
+                    connection.failed(None);
                     return Err(ServiceError::text("timeout awaiting response headers"));
                 }
             },
@@ -104,7 +104,7 @@ impl Service {
                 Ok(response)
             }
             Err(error) => {
-                connection.failed();
+                connection.failed(Some(&error));
                 Err(ServiceError::new(error.without_url()))
             }
         }

@@ -42,7 +42,8 @@ pub type SourceFuture<'a> =
 
 /// Where the bundles of apps come from.
 pub trait Source: Send + Sync + 'static {
-    /// Asks for the bundle. Dropping the future takes the question back.
+    /// Asks for the bundle. Dropping the future takes the question back. It must not block its
+    /// thread, on which other apps wait for news.
     fn fetch(&self, request: Fetch) -> SourceFuture<'_>;
 }
 

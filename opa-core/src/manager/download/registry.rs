@@ -86,6 +86,13 @@ impl Downloads {
         service
     }
 
+    /// How many have members.
+    #[cfg(test)]
+    pub(in crate::manager) fn wanted(&self) -> usize {
+        let by_key = self.by_key.lock();
+        by_key.values().filter(|it| it.strong_count() > 0).count()
+    }
+
     /// One more app was started.
     pub(in crate::manager) fn note_app(&self) {
         self.news.apps.fetch_add(1, Ordering::Relaxed);

@@ -46,10 +46,10 @@ impl Fixture {
 }
 
 fn question(etag: Option<&Arc<str>>, wait: u64) -> Fetch {
-    let mut question = Fetch::default();
-    question.etag = etag.cloned();
-    question.wait = (wait > 0).then(|| Duration::from_secs(wait));
-    question
+    Fetch {
+        etag: etag.cloned(),
+        wait: (wait > 0).then(|| Duration::from_secs(wait)),
+    }
 }
 
 /// The bytes, and the etag.
