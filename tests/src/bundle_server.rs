@@ -23,6 +23,8 @@ pub enum Answer {
     LongPoll(Vec<u8>),
     /// A status without a body, and more header lines.
     Status(u16, &'static str),
+    /// 200 with these header lines and this body.
+    With(String, Vec<u8>),
     /// 304 whatever the client has.
     NotModified,
     /// Nothing, ever.
@@ -211,6 +213,14 @@ async fn answer(
             Answer::Status(status, headers) => {
                 let head = format!("HTTP/1.1 {status} x\r\n{headers}content-length: 0\r\n\r\n");
                 return write.write_all(head.as_bytes()).await.is_ok();
+            }
+            Answer::With(headers, body) => {
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\n{headers}content-length: {length}\r\n\r\n");
+                return write
+                    .write_all(&[head.as_bytes(), &body].concat())
+                    .await
+                    .is_ok();
             }
             Answer::NotModified => {
                 return write

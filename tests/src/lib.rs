@@ -16,6 +16,7 @@
 
 pub mod activating;
 pub mod bundle_server;
+pub mod bundle_service;
 pub mod certificates;
 pub mod comparison;
 pub mod echo;

@@ -110,6 +110,7 @@ async fn the_requests_are_those_of_opa() {
     let agent = requests[0].header("user-agent").unwrap();
     assert!(agent.starts_with("Open-Policy-Agent/1.22.2 ("), "{agent}");
     assert_eq!(requests[0].header("prefer"), Some("modes=snapshot,delta"));
+    assert_eq!(requests[0].header("accept-encoding"), Some("gzip"));
     assert_eq!(requests[0].header("if-none-match"), None);
     assert_eq!(requests[0].header("authorization"), Some("Bearer secret"));
     assert_eq!(requests[0].header("x-team"), Some("red"));
@@ -369,4 +370,55 @@ async fn an_app_that_is_closed_takes_its_question_back() {
     })
     .await;
     drop(app);
+}
+
+/// As Go's programs do, ten times.
+#[tokio::test]
+async fn redirects_are_followed_but_not_forever() {
+    let server = BundleServer::start().await;
+    server.answer("/orders", Answer::Status(302, "location: /elsewhere\r\n"));
+    server.answer("/elsewhere", Answer::Bundle(bundle("1")));
+    server.answer("/lost", Answer::Status(302, "location: /lost\r\n"));
+    let polling = "{min_delay_seconds: 3600, max_delay_seconds: 3600}";
+    let manager = with_polling(&server, polling);
+    let (orders, lost) = (manager.app("orders").unwrap(), manager.app("lost").unwrap());
+    until_version(&orders, "1").await;
+    until_failed(&lost, "too many redirects").await;
+    server.answer("/lost", Answer::Bundle(bundle("2")));
+    until_version(&lost, "2").await;
+}
+
+/// As OPA does, which asks for it: the archive is what comes out.
+#[tokio::test]
+async fn a_content_encoding_is_taken_off() {
+    let server = BundleServer::start().await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, &bundle("1")).unwrap();
+    let encoded = || "content-encoding: gzip\r\n".to_owned();
+    server.answer("/orders", Answer::With(encoded(), gzip.finish().unwrap()));
+    // Its own compression is called an encoding: without it, it is no archive.
+    server.answer("/wrong", Answer::With(encoded(), bundle("1")));
+    let manager = manager(&server);
+    until_version(&manager.app("orders").unwrap(), "1").await;
+    until_failed(&manager.app("wrong").unwrap(), "archive read failed").await;
+}
+
+#[tokio::test]
+async fn large_headers_are_read_up_to_a_bound() {
+    let server = BundleServer::start().await;
+    let headers = |count: usize, bytes: usize| -> String {
+        let lines = (0..count).map(|n| format!("x-{n}: {}\r\n", "a".repeat(bytes)));
+        lines.collect()
+    };
+    server.answer("/many", Answer::With(headers(500, 100), bundle("1")));
+    server.answer("/long", Answer::With(headers(3, 100_000), bundle("1")));
+    server.answer("/endless", Answer::With(headers(900, 10_000), bundle("1")));
+    let manager = manager(&server);
+    for app in ["many", "long"] {
+        until_version(&manager.app(app).unwrap(), "1").await;
+    }
+    let endless = manager.app("endless").unwrap();
+    until_failed(&endless, "error sending request").await;
+    server.answer("/endless", Answer::Bundle(bundle("2")));
+    until_version(&endless, "2").await;
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -6,18 +6,21 @@ use tokio::time::Instant;
 
 use super::poll::Poll;
 use super::slots::Room;
+use super::turns::Turns;
 use crate::instance::Instance;
 
 /// How far ahead the scheduler looks when nothing is due.
-const FAR: Duration = Duration::from_secs(60 * 60 * 24);
+pub(super) const FAR: Duration = Duration::from_secs(60 * 60 * 24);
 
 /// The polls that don't run: those that wait for their time, and those that wait for room.
 #[derive(Default)]
 pub(super) struct Agenda {
     /// By time, and by number among equal times.
     due: BTreeMap<(Instant, u64), Box<Poll>>,
-    /// By service, whoever waits longest in front.
-    ready: HashMap<usize, VecDeque<Box<Poll>>>,
+    /// What waits for news and needs no room for a download until then.
+    startable: VecDeque<(Box<Poll>, Room)>,
+    /// By service, and by app within it.
+    ready: Turns<usize, Turns<usize, VecDeque<Box<Poll>>>>,
     /// Starts that failed, by the time of the next try.
     restarts: BTreeMap<(Instant, u64), Start>,
     next_number: u64,
@@ -45,14 +48,6 @@ impl Agenda {
         self.restarts.insert((at, self.next_number), start);
     }
 
-    /// Forgets the polls that must not change their instance any more.
-    pub(super) fn forget_retired(&mut self) {
-        self.due.retain(|_, poll| !poll.ticket.is_retired());
-        for queue in self.ready.values_mut() {
-            queue.retain(|poll| !poll.ticket.is_retired());
-        }
-    }
-
     /// When the next poll or start is due.
     pub(super) fn next_due(&self) -> Instant {
         let poll = self.due.first_key_value().map(|((at, _), _)| *at);
@@ -69,31 +64,65 @@ impl Agenda {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// Moves what is due to the queue of its service.
+    /// Moves what is due to the queue of its service, or to where it starts if it needs no room
+    /// for a download.
     pub(super) fn take_due(&mut self, now: Instant) {
         while let Some(first) = self.due.first_entry() {
             if first.key().0 > now {
                 break;
             }
             let poll = first.remove();
-            self.ready
-                .entry(poll.slots.service())
-                .or_default()
-                .push_back(poll);
+            self.make_ready(poll);
         }
     }
 
-    /// The next poll whose service has room, with the room.
-    pub(super) fn next_startable(&mut self) -> Option<(Box<Poll>, Room)> {
-        let mut startable = None;
-        for queue in self.ready.values_mut() {
-            let Some(room) = queue.front().and_then(|poll| poll.room()) else {
-                continue;
-            };
-            startable = queue.pop_front().map(|poll| (poll, room));
-            break;
+    fn make_ready(&mut self, poll: Box<Poll>) {
+        match poll.room_to_wait() {
+            Some(room) => self.startable.push_back((poll, room)),
+            None => {
+                let of_service = self.ready.queue(poll.slots.service());
+                of_service.queue(poll.app()).push_back(poll);
+            }
         }
-        self.ready.retain(|_, queue| !queue.is_empty());
-        startable
+    }
+
+    /// The next poll whose service has room, with the room. Services take turns, and so do the
+    /// apps of a service.
+    pub(super) fn next_startable(&mut self) -> Option<(Box<Poll>, Room)> {
+        let waiting = self.startable.pop_front();
+        waiting.or_else(|| {
+            self.ready.next(|of_service| {
+                let room = of_service.front()?.front()?.room()?;
+                let poll = of_service.next(VecDeque::pop_front)?;
+                Some((poll, room))
+            })
+        })
+    }
+
+    /// Makes those due at once whose download is one of `downloads`: there is news for them.
+    pub(super) fn hurry(&mut self, downloads: &HashSet<usize>) {
+        let hurried = |poll: &Poll| poll.download().is_some_and(|it| downloads.contains(&it));
+        let times: Vec<_> = self
+            .due
+            .iter()
+            .filter(|(_, poll)| hurried(poll))
+            .map(|(time, _)| *time)
+            .collect();
+        for time in times {
+            if let Some(poll) = self.due.remove(&time) {
+                self.make_ready(poll);
+            }
+        }
+    }
+
+    /// Forgets the polls of instances that are closed or don't have their bundles any more.
+    pub(super) fn forget_over(&mut self) {
+        self.due.retain(|_, poll| !poll.is_over());
+        self.startable.retain(|(poll, _)| !poll.is_over());
+        self.ready.clean(|of_service| {
+            of_service.clean(|of_app| of_app.retain(|poll| !poll.is_over()));
+        });
+        self.restarts
+            .retain(|_, start| start.instance.strong_count() > 0);
     }
 }

@@ -2,15 +2,15 @@ mod kept;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use self::kept::{polling_of, ticket_of};
+use super::download::{Downloads, Key, Member};
 use super::poll::{CompilePool, Poll, Terms};
-use super::slots::{self, Slots};
+use super::slots::{Slots, Total};
 use crate::bundle::persist::Place;
 use crate::bundle::source::{File, HttpSource, OciSource, Source, Watches};
 use crate::bundle::{Limits, Verification};
@@ -37,6 +37,8 @@ const DEFAULT_DIRECTORY: &str = ".opa";
 pub(super) struct Blueprint {
     pub(super) compile: CompilePool,
     template: Option<Arc<Template>>,
+    /// What another app has by the template, to be compared with.
+    another: Arc<OnceLock<Option<Config>>>,
     parts: Arc<Parts>,
 }
 
@@ -64,25 +66,32 @@ struct Parts {
     given: Given,
     clients: Clients,
     watches: Watches,
-    downloads: Arc<Semaphore>,
-    of_code: Slots,
+    downloads: Downloads,
+    total: Total,
+    of_files: Slots,
+    /// Of each source from code, so that one that hangs delays nobody else.
+    of_code: HashMap<Arc<str>, Slots>,
     of_services: Mutex<HashMap<String, Slots>>,
 }
 
 impl Blueprint {
     pub(super) fn new(given: Given, template: Option<Template>, compile: CompilePool) -> Self {
-        let downloads = slots::total();
+        let total = Total::new();
+        let names = given.sources.iter().map(|(name, _)| Arc::clone(name));
         let parts = Parts {
-            given,
             clients: Clients::default(),
             watches: Watches::default(),
-            of_code: Slots::of_code(&downloads),
+            downloads: Downloads::default(),
+            of_files: Slots::of_code(&total),
+            of_code: names.map(|name| (name, Slots::of_code(&total))).collect(),
             of_services: Mutex::default(),
-            downloads,
+            given,
+            total,
         };
         Self {
             compile,
             template: template.map(Arc::new),
+            another: Arc::default(),
             parts: Arc::new(parts),
         }
     }
@@ -91,6 +100,7 @@ impl Blueprint {
     pub(super) fn with_template(&self, template: Option<Template>) -> Self {
         Self {
             template: template.map(Arc::new),
+            another: Arc::default(),
             ..self.clone()
         }
     }
@@ -274,9 +284,8 @@ impl Blueprint {
     ) -> Result<Option<Poll>, ConfigError> {
         let (source, slots): (Arc<dyn Source>, Slots) = match &bundle.source {
             BundleSource::File(path) => {
-                let limits = Limits::default().with_file_bytes(bundle.size_limit_bytes);
-                let file = File::watched_by(&self.parts.watches, path, limits);
-                (Arc::new(file), self.parts.of_code.clone())
+                let file = File::watched_by(&self.parts.watches, path, limits(bundle));
+                (Arc::new(file), self.parts.of_files.clone())
             }
             BundleSource::Service { service, resource } => {
                 let service = config.services.iter().find(|one| one.name == *service);
@@ -289,22 +298,60 @@ impl Blueprint {
                 (source, self.slots_of(service))
             }
         };
+        let member = self.member(config, bundle, &source, &slots);
         let poll = Poll::new(
             instance,
             bundle.name.as_str().into(),
             source,
             polling_of(bundle),
             Terms {
-                limits: Limits::default().with_file_bytes(bundle.size_limit_bytes),
+                limits: limits(bundle),
                 verification: self.verification(config, bundle.signing.clone()),
             },
             slots,
             self.compile.clone(),
         );
+        let poll = match member {
+            Some(member) => poll.member(member),
+            None => poll,
+        };
         Ok(Some(match self.place(instance.id(), config, bundle)? {
             Some(place) => poll.persisted(place),
             None => poll,
         }))
+    }
+
+    /// The app's part in the download of a bundle, which other apps may have as well.
+    fn member(
+        &self,
+        config: &Config,
+        bundle: &BundleConfig,
+        source: &Arc<dyn Source>,
+        slots: &Slots,
+    ) -> Option<Arc<Member>> {
+        let (service, resource) = service_of(config, bundle)?;
+        let another = self.another.get_or_init(|| {
+            let app = AppId::new("another-app").ok()?;
+            self.config(&app).ok()
+        });
+        let of_another = another.as_ref().and_then(|another| {
+            let of_name = |of: &&BundleConfig| of.name == bundle.name;
+            service_of(another, another.bundles.iter().find(of_name)?)
+        });
+        let is_common = of_another == Some((service, resource));
+        let downloads = &self.parts.downloads;
+        let key = Key {
+            service: downloads.interned(service),
+            resource: resource.to_owned(),
+            polling: bundle.polling.clone(),
+            limit: limits(bundle).total_bytes(),
+        };
+        Some(downloads.join(key, Arc::clone(source), slots.clone(), is_common))
+    }
+
+    /// The downloads that apps share.
+    pub(super) fn downloads(&self) -> &Downloads {
+        &self.parts.downloads
     }
 
     /// Where the bundle is kept, if it is to be. Without an app's placeholder in the configured
@@ -344,7 +391,8 @@ impl Blueprint {
         name: &Arc<str>,
         source: Arc<dyn Source>,
     ) -> Poll {
-        let (name, slots) = (Arc::clone(name), self.parts.of_code.clone());
+        let slots = self.parts.of_code.get(name);
+        let slots = slots.unwrap_or(&self.parts.of_files).clone();
         let polling = PollingConfig {
             min_delay: CODE_DELAY,
             max_delay: CODE_DELAY,
@@ -352,7 +400,7 @@ impl Blueprint {
         };
         Poll::new(
             instance,
-            name,
+            Arc::clone(name),
             source,
             polling,
             Terms {
@@ -378,7 +426,7 @@ impl Blueprint {
         }
         let of_service = of_services
             .entry(service.url.clone())
-            .or_insert_with(|| Slots::of_service(&self.parts.downloads));
+            .or_insert_with(|| Slots::of_service(&self.parts.total));
         of_service.clone()
     }
 }
@@ -409,4 +457,21 @@ fn max_staleness(config: &Config) -> BTreeMap<Arc<str>, Duration> {
         Some((bundle.name.as_str().into(), bound))
     });
     bounded.collect()
+}
+
+/// What an archive of the bundle may have.
+fn limits(bundle: &BundleConfig) -> Limits {
+    Limits::default().with_file_bytes(bundle.size_limit_bytes)
+}
+
+/// The service that a bundle comes from, and where there.
+fn service_of<'a>(
+    config: &'a Config,
+    bundle: &'a BundleConfig,
+) -> Option<(&'a ServiceConfig, &'a str)> {
+    let BundleSource::Service { service, resource } = &bundle.source else {
+        return None;
+    };
+    let service = config.services.iter().find(|one| one.name == *service)?;
+    Some((service, resource))
 }

@@ -277,7 +277,7 @@ impl ManagerBuilder {
         });
         let mut background = vec![
             runtime.spawn(Arc::clone(&scheduler).run()),
-            runtime.spawn(sweeper::run(Arc::clone(&instances))),
+            runtime.spawn(sweeper::run(Arc::clone(&instances), Arc::clone(&scheduler))),
         ];
         if let Some(every) = self.watch_config {
             background.push(runtime.spawn(reload::watch(Arc::clone(&reloader), every, content)));

@@ -26,12 +26,14 @@ mod agenda;
 mod app_set;
 mod blueprint;
 mod builder;
+mod download;
 mod error;
 mod poll;
 mod reload;
 mod scheduler;
 mod slots;
 mod sweeper;
+mod turns;
 
 #[cfg(test)]
 mod tests;

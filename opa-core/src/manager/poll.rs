@@ -11,6 +11,7 @@ use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::download::Member;
 use super::slots::{Room, Slots};
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
@@ -50,7 +51,11 @@ pub(super) struct Poll {
     pub(super) ticket: Ticket,
     place: Option<Arc<Place>>,
     etag: Option<Arc<str>>,
+    /// The part in a download that other apps may share.
+    member: Option<Arc<Member>>,
     long_polling: bool,
+    /// Waiting for news keeps no connection.
+    multiplexed: bool,
     failures: u32,
 }
 
@@ -116,7 +121,9 @@ impl Poll {
             ticket: Ticket::default(),
             place: None,
             etag: None,
+            member: None,
             long_polling,
+            multiplexed: false,
             failures: 0,
         }
     }
@@ -126,13 +133,45 @@ impl Poll {
         Self { ticket, ..self }
     }
 
-    /// Room for the next question, if there is any now. A question that will wait for news needs
-    /// none for a download until they come; when too many wait already, it asks and goes.
-    pub(super) fn room(&self) -> Option<Room> {
+    /// The source is this part in a download that other apps may share.
+    pub(super) fn member(mut self, member: Arc<Member>) -> Self {
+        self.source = Arc::clone(&member) as Arc<dyn Source>;
+        self.member = Some(member);
+        self
+    }
+
+    /// Tells one app from another.
+    pub(super) fn app(&self) -> usize {
+        self.instance.as_ptr().addr()
+    }
+
+    /// Tells one download from another.
+    pub(super) fn download(&self) -> Option<usize> {
+        self.member.as_ref().map(|member| member.download())
+    }
+
+    /// Whether the instance is closed, or has no such bundle any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.ticket.is_retired()
+            || self
+                .instance
+                .upgrade()
+                .is_none_or(|instance| instance.is_closed())
+    }
+
+    /// Room for the next question if that will wait for news: it needs none for a download until
+    /// they come. When too many wait already, it asks and goes.
+    pub(super) fn room_to_wait(&self) -> Option<Room> {
         let waits = self.long_polling && self.etag.is_some() && self.failures == 0;
-        if let Some(slot) = waits.then(|| self.slots.try_long_poll()).flatten() {
-            return Some(Room::LongPoll(slot));
+        if !waits {
+            return None;
         }
+        let slot = self.slots.try_long_poll(self.multiplexed)?;
+        Some(Room::LongPoll(slot))
+    }
+
+    /// Room for the next question, if there is any now.
+    pub(super) fn room(&self) -> Option<Room> {
         self.slots.try_download().map(Room::Download)
     }
 
@@ -152,7 +191,14 @@ impl Poll {
                 self.failures = 0;
                 // A server can't wait for news for one whose etag it doesn't know.
                 let can_wait = self.long_polling && self.etag.is_some();
-                if can_wait && (waits || first) {
+                if self
+                    .member
+                    .as_ref()
+                    .is_some_and(|member| member.is_behind())
+                {
+                    // News came for another app meanwhile.
+                    Duration::ZERO
+                } else if can_wait && (waits || first) {
                     MIN_LONG_POLL.saturating_sub(asked.elapsed())
                 } else {
                     between(self.polling.min_delay, self.polling.max_delay)
@@ -191,7 +237,9 @@ impl Poll {
             content,
             etag,
             long_polling,
+            multiplexed,
         } = answer;
+        self.multiplexed = multiplexed;
         // Who was not asked to wait and has nothing new has not said that it would not.
         let silent = wait.is_none() && matches!(content, Content::NotModified);
         if !silent {
@@ -218,8 +266,9 @@ impl Poll {
                     Room::Download(slot) => Some(slot),
                     Room::LongPoll(_) => self.slots.download().await,
                 };
+                let body_slot = self.slots.body().await;
                 let activated = self.activate(instance, body, is_delta, etag.clone()).await;
-                drop(slot);
+                drop((slot, body_slot));
                 if activated.is_ok() {
                     self.etag = etag;
                 }

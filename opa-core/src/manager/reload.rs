@@ -152,7 +152,7 @@ impl Reloader {
             .buffer_unordered(AT_A_TIME)
             .collect()
             .await;
-        self.scheduler.forget_retired();
+        self.scheduler.forget_over();
         self.check_open()?;
         let mut report = ReloadReport::default();
         for (app, outcome) in outcomes {

@@ -1,19 +1,25 @@
 //! One scheduler for the polls of all apps: no task, client or timer per app.
 //!
-//! What is due moves to the queue of its service and starts when the service has room. Only what
-//! runs is a task, and how much runs is bounded.
+//! What is due moves to the queue of its service and starts when the service has room. Only a
+//! download is a task, and how many run is bounded; long polls that wait are futures of the
+//! scheduler's own task.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::agenda::{Agenda, Start};
+use super::agenda::{Agenda, FAR, Start};
 use super::blueprint::{Blueprint, Plan};
 use super::poll::{CompilePool, Poll, backoff};
 use super::slots::Room;
@@ -29,12 +35,12 @@ pub(super) struct Scheduler {
     blueprint: Mutex<Blueprint>,
     /// Polls of instances that were configured anew.
     adopted: Mutex<Vec<Poll>>,
-    /// Polls were retired.
-    retired: AtomicBool,
     compile: CompilePool,
     /// Instances that must be started, in the order in which they were asked for.
     starts: Mutex<VecDeque<Start>>,
     wake: Notify,
+    /// There are polls to be forgotten.
+    over: AtomicBool,
 }
 
 impl Scheduler {
@@ -43,14 +49,15 @@ impl Scheduler {
             compile: blueprint.compile.clone(),
             blueprint: Mutex::new(blueprint),
             adopted: Mutex::default(),
-            retired: AtomicBool::new(false),
             starts: Mutex::default(),
             wake: Notify::new(),
+            over: AtomicBool::new(false),
         }
     }
 
     /// Queues an instance to be started. Returns at once.
     pub(super) fn start(&self, instance: &Arc<Instance>) {
+        self.blueprint().downloads().note_app();
         let instance = Arc::downgrade(instance);
         self.starts.lock().push_back(Start {
             instance,
@@ -68,23 +75,30 @@ impl Scheduler {
         *self.blueprint.lock() = blueprint;
     }
 
-    /// Forgets the polls that a reload has ended.
-    pub(super) fn forget_retired(&self) {
-        self.retired.store(true, Ordering::Release);
+    /// Forgets the polls of instances that are closed by now, and those that a reload has ended.
+    pub(super) fn forget_over(&self) {
+        self.over.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// How many downloads some poll still wants.
+    #[cfg(test)]
+    pub(super) fn downloads(&self) -> usize {
+        self.blueprint().downloads().wanted()
     }
 
     /// Polls until it is aborted.
     pub(super) async fn run(self: Arc<Self>) {
+        let blueprint = self.blueprint();
+        // All blueprints have the same.
+        let downloads = blueprint.downloads();
         let mut agenda = Agenda::default();
         let mut running = JoinSet::new();
+        let mut waiting = FuturesUnordered::<Waiting>::new();
         let mut starting = JoinSet::new();
         loop {
             let now = Instant::now();
             let adopted = std::mem::take(&mut *self.adopted.lock());
-            if self.retired.swap(false, Ordering::AcqRel) {
-                agenda.forget_retired();
-            }
             for poll in adopted {
                 agenda.add(Box::new(poll), Duration::ZERO);
             }
@@ -102,15 +116,29 @@ impl Scheduler {
                 let scheduler = Arc::clone(&self);
                 starting.spawn(async move { scheduler.started(instance, start).await });
             }
+            if self.over.swap(false, Ordering::AcqRel) {
+                agenda.forget_over();
+            }
+            downloads.purge(now);
+            let hurried = downloads.take_hurried();
+            if !hurried.is_empty() {
+                agenda.hurry(&hurried);
+            }
             agenda.take_due(now);
             while let Some((poll, room)) = agenda.next_startable() {
-                running.spawn(run_poll(poll, room));
+                match room {
+                    Room::Download(_) => drop(running.spawn(run_poll(poll, room))),
+                    Room::LongPoll(_) => waiting.push(wait(poll, room)),
+                }
             }
+            let purge = downloads.next_purge().unwrap_or_else(|| now + FAR);
             let ended = tokio::select! {
                 () = self.wake.notified() => None,
-                () = tokio::time::sleep_until(agenda.next_due()) => None,
-                Some(ended) = running.join_next() => Some(ended),
-                Some(ended) = starting.join_next() => Some(ended),
+                () = downloads.changed() => None,
+                () = tokio::time::sleep_until(agenda.next_due().min(purge)) => None,
+                Some(ended) = running.join_next() => Some(ended.map_err(|e| e.to_string())),
+                Some(ended) = starting.join_next() => Some(ended.map_err(|e| e.to_string())),
+                Some(ended) = waiting.next() => Some(ended),
             };
             match ended {
                 None => {}
@@ -122,7 +150,7 @@ impl Scheduler {
                 Some(Ok(Ended::NotStarted(start, delay))) => agenda.add_restart(start, delay),
                 Some(Ok(Ended::Poll(poll, delay))) => agenda.add(poll, delay),
                 Some(Ok(Ended::Gone)) => {}
-                Some(Err(error)) => tracing::error!(%error, "a poll ended unexpectedly"),
+                Some(Err(error)) => tracing::error!(error, "a poll ended unexpectedly"),
             }
         }
     }
@@ -258,6 +286,14 @@ enum Ended {
     Poll(Box<Poll>, Duration),
     /// The instance was closed, or has no such bundle any more.
     Gone,
+}
+
+/// A long poll under way.
+type Waiting = Pin<Box<dyn Future<Output = Result<Ended, String>> + Send>>;
+
+fn wait(poll: Box<Poll>, room: Room) -> Waiting {
+    let polling = AssertUnwindSafe(run_poll(poll, room)).catch_unwind();
+    Box::pin(polling.map(|ended| ended.map_err(|_| "a panic".to_owned())))
 }
 
 async fn run_poll(mut poll: Box<Poll>, room: Room) -> Ended {

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Instances;
+use super::scheduler::Scheduler;
 use crate::instance::Instance;
 
 /// How often the sweeper looks: a quarter of the grace period, within these bounds.
 const EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-pub(super) async fn run(instances: Arc<Instances>) {
+pub(super) async fn run(instances: Arc<Instances>, scheduler: Arc<Scheduler>) {
     let every = (instances.grace / 4).clamp(EVERY.0, EVERY.1);
     loop {
         tokio::time::sleep(every).await;
-        instances.sweep();
+        if instances.sweep() > 0 {
+            scheduler.forget_over();
+        }
         let unused = instances.shared.unused();
         if !unused.is_empty() {
             // Large data takes long to free, so that is left to a thread that may block.
@@ -24,7 +27,8 @@ pub(super) async fn run(instances: Arc<Instances>) {
 
 impl Instances {
     /// Takes the instances out that nobody has used for the grace period, and closes them.
-    pub(super) fn sweep(&self) {
+    /// Answers how many.
+    pub(super) fn sweep(&self) -> usize {
         let idle: Vec<String> = {
             let by_app = self.by_app.read();
             let idle = by_app
@@ -33,7 +37,7 @@ impl Instances {
             idle.map(|(key, _)| key.clone()).collect()
         };
         if idle.is_empty() {
-            return;
+            return 0;
         }
         self.shared.hooks.reach("sweep: before the lock");
         let closed: Vec<_> = {
@@ -44,9 +48,10 @@ impl Instances {
         };
         self.shared.hooks.reach("sweep: after the lock");
         // Not under the lock: closing tells plugins, which may take their time.
-        for instance in closed {
+        for instance in &closed {
             instance.close();
         }
+        closed.len()
     }
 
     /// Looks again under the lock: a lease may have been taken, or taken and dropped, meanwhile.

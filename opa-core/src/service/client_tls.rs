@@ -8,12 +8,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ServiceError;
-use super::clients::Maker;
+use super::clients::{Kind, Maker};
 use crate::config::ClientTlsConfig;
 
-/// A client whose certificate and key are files, read again before requests.
+/// A certificate and a key that are files, read again before requests.
 ///
-/// Other content makes another client, so that neither an open connection nor a TLS session that
+/// Other content makes other clients, so that neither an open connection nor a TLS session that
 /// could be resumed goes on with the old certificate; requests on their way end undisturbed.
 pub(super) struct Rotating {
     shared: Arc<Shared>,
@@ -22,25 +22,27 @@ pub(super) struct Rotating {
 
 struct Shared {
     files: ClientTlsConfig,
-    maker: Maker,
+    maker: Arc<Maker>,
+}
+
+/// A certificate and its key.
+pub(super) struct Own {
+    /// Of both files.
+    pub(super) digest: [u8; 32],
+    pub(super) identity: reqwest::Identity,
 }
 
 #[derive(Default)]
 struct State {
-    active: Option<Active>,
+    active: Option<Arc<Own>>,
     /// What was wrong when the files were read last.
     problem: Option<ServiceError>,
     /// When that reading began.
     read: Option<Instant>,
 }
 
-struct Active {
-    digest: [u8; 32],
-    client: reqwest::Client,
-}
-
 impl Rotating {
-    pub(super) fn new(files: ClientTlsConfig, maker: Maker) -> Self {
+    pub(super) fn new(files: ClientTlsConfig, maker: Arc<Maker>) -> Self {
         Self {
             shared: Arc::new(Shared { files, maker }),
             state: Arc::default(),
@@ -49,7 +51,7 @@ impl Rotating {
 
     /// # Errors
     /// When the files can't be used and never could be.
-    pub(super) async fn current(&self) -> Result<reqwest::Client, ServiceError> {
+    pub(super) async fn current(&self) -> Result<Arc<Own>, ServiceError> {
         let asked = Instant::now();
         let mut state = Arc::clone(&self.state).lock_owned().await;
         if state.serves(asked, &self.shared.files) {
@@ -78,9 +80,9 @@ impl State {
         read >= asked || (is_good && asked.duration_since(read) < files.cert_reread_interval)
     }
 
-    fn answer(&self) -> Result<reqwest::Client, ServiceError> {
+    fn answer(&self) -> Result<Arc<Own>, ServiceError> {
         match (&self.active, &self.problem) {
-            (Some(active), _) => Ok(active.client.clone()),
+            (Some(active), _) => Ok(Arc::clone(active)),
             (None, Some(problem)) => Err(problem.clone()),
             (None, None) => Err(ServiceError::text("the client certificate was not read")),
         }
@@ -91,7 +93,7 @@ impl State {
         match shared.load(active.map(|active| active.digest)) {
             Ok(loaded) => {
                 self.problem = None;
-                self.active = loaded.or(self.active.take());
+                self.active = loaded.map(Arc::new).or(self.active.take());
             }
             Err(problem) => {
                 // Once for each problem, however often it is met.
@@ -110,7 +112,7 @@ impl State {
 
 impl Shared {
     /// `None` when the files have the `known` content.
-    fn load(&self, known: Option<[u8; 32]>) -> Result<Option<Active>, ServiceError> {
+    fn load(&self, known: Option<[u8; 32]>) -> Result<Option<Own>, ServiceError> {
         let cert = read(&self.files.cert, "certificate")?;
         let key = read(&self.files.private_key, "key")?;
         let digest = digest(&cert, &key);
@@ -124,9 +126,10 @@ impl Shared {
         };
         let pair = key_pair(&cert, &key)?;
         let identity = reqwest::Identity::from_pem(pair.as_bytes()).map_err(|e| unusable(&e))?;
-        let client = self.maker.client(Some(identity));
-        let client = client.map_err(|error| unusable(&error))?;
-        Ok(Some(Active { digest, client }))
+        // Whether it can be used at all is known from a client only.
+        let client = self.maker.client(Kind::Plain, Some(identity.clone()));
+        drop(client.map_err(|error| unusable(&error))?);
+        Ok(Some(Own { digest, identity }))
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::ServiceError;
 use super::client_tls::Rotating;
+use super::lanes::{Lane, Peer};
 use crate::config::{ClientTlsConfig, CredentialsConfig, ServiceConfig};
 
 /// How long a connection may take to be made.
@@ -15,6 +16,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an unused connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long an HTTP/2 connection with requests is silent before the server is asked for a sign of
+/// life, and how long that may take: a connection that leads nowhere any more ends.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many headers an answer may have. Go's programs take any number, up to 10 MiB; over HTTP/1.1
+/// the client library takes about 400 KiB.
+const MAX_HEADERS: usize = 1_000;
+const MAX_HEADER_BYTES: u32 = 1 << 20;
+
+/// How many bytes a server may send ahead. All bodies of a connection fit into its window: those
+/// that wait for room must not stop the one that has it.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW * super::lanes::PER_LANE;
 
 /// The HTTP clients of a manager: one for each distinct identity, however many apps use it. One
 /// that no app uses any more goes.
@@ -38,22 +54,58 @@ struct Tls {
     direct: bool,
 }
 
-/// A client, shared by apps.
-pub(super) enum Client {
-    /// It stays as it is.
-    Fixed(reqwest::Client),
-    /// It has a certificate of its own, which may be replaced.
-    Rotating(Rotating),
+/// What services of the same identity share.
+pub(super) struct Client {
+    pub(super) maker: Arc<Maker>,
+    /// A certificate of its own, which may be replaced.
+    pub(super) own: Option<Rotating>,
+    /// The connections of everything but long polls over HTTP/2.
+    pub(super) plain: Arc<Lane>,
+    /// By scheme, host and port.
+    peers: Mutex<HashMap<String, Weak<Peer>>>,
+}
+
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any version of HTTP.
+    Plain,
+    /// HTTP/2 only, with one connection for each server.
+    Multiplexed,
 }
 
 /// Makes clients that differ in their own certificate only.
 pub(super) struct Maker {
     tls: Tls,
     authorities: Vec<reqwest::Certificate>,
+    #[cfg(test)]
+    resolver: Option<Arc<super::lanes::tests::Names>>,
 }
 
 impl Clients {
-    pub(super) fn get(&self, config: &ServiceConfig) -> Result<Arc<Client>, ServiceError> {
+    /// The server of a service, as all apps share it.
+    pub(super) fn peer(&self, config: &ServiceConfig) -> Result<Arc<Peer>, ServiceError> {
+        let client = self.get(config)?;
+        Ok(client.peer(origin(&config.url)))
+    }
+
+    /// A server whose name is looked up so.
+    #[cfg(test)]
+    pub(super) fn resolved(
+        config: &ServiceConfig,
+        names: &Arc<super::lanes::tests::Names>,
+    ) -> Result<Arc<Peer>, ServiceError> {
+        let identity = Identity::of(config);
+        let maker = Maker {
+            tls: identity.tls.clone(),
+            authorities: Vec::new(),
+            resolver: Some(Arc::clone(names)),
+        };
+        let client = Arc::new(identity.client_of(maker)?);
+        Ok(client.peer(origin(&config.url)))
+    }
+
+    fn get(&self, config: &ServiceConfig) -> Result<Arc<Client>, ServiceError> {
         let identity = Identity::of(config);
         let mut clients = self.0.lock();
         if let Some(client) = clients.get(&identity).and_then(Weak::upgrade) {
@@ -90,16 +142,39 @@ impl Identity {
     }
 
     fn client(&self) -> Result<Client, ServiceError> {
-        let authorities = self.tls.authorities()?;
-        let maker = Maker {
+        self.client_of(Maker {
             tls: self.tls.clone(),
-            authorities,
-        };
-        Ok(match &self.client_tls {
-            None => Client::Fixed(maker.client(None)?),
-            Some(client_tls) => Client::Rotating(Rotating::new(client_tls.clone(), maker)),
+            authorities: self.tls.authorities()?,
+            #[cfg(test)]
+            resolver: None,
         })
     }
+
+    fn client_of(&self, maker: Maker) -> Result<Client, ServiceError> {
+        let maker = Arc::new(maker);
+        let mut plain = Lane::new(Kind::Plain);
+        let own = match &self.client_tls {
+            None => {
+                // What can't be used is known when the service is.
+                plain = plain.with(maker.client(Kind::Plain, None)?);
+                None
+            }
+            Some(client_tls) => Some(Rotating::new(client_tls.clone(), Arc::clone(&maker))),
+        };
+        Ok(Client {
+            maker,
+            own,
+            plain: Arc::new(plain),
+            peers: Mutex::default(),
+        })
+    }
+}
+
+/// Scheme, host and port of a URL.
+fn origin(url: &str) -> String {
+    let url = reqwest::Url::parse(url).ok();
+    url.map(|url| url.origin().ascii_serialization())
+        .unwrap_or_default()
 }
 
 /// Go's programs, and so OPA, never ask a proxy for their own host.
@@ -129,21 +204,25 @@ impl Tls {
 }
 
 impl Client {
-    /// The client for a request that is sent now.
-    ///
-    /// # Errors
-    /// When its certificate could never be read.
-    pub(super) async fn current(&self) -> Result<reqwest::Client, ServiceError> {
-        match self {
-            Self::Fixed(client) => Ok(client.clone()),
-            Self::Rotating(rotating) => rotating.current().await,
+    fn peer(self: &Arc<Self>, origin: String) -> Arc<Peer> {
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.get(&origin).and_then(Weak::upgrade) {
+            return peer;
         }
+        let peer = Arc::new(Peer::new(Arc::clone(self), origin.clone()));
+        if peers.len() == peers.capacity() {
+            // It would grow: first what no app uses any more goes, since URLs can name apps.
+            peers.retain(|_, peer| peer.strong_count() > 0);
+        }
+        peers.insert(origin, Arc::downgrade(&peer));
+        peer
     }
 }
 
 impl Maker {
     pub(super) fn client(
         &self,
+        kind: Kind,
         identity: Option<reqwest::Identity>,
     ) -> Result<reqwest::Client, ServiceError> {
         let mut client = reqwest::Client::builder()
@@ -152,7 +231,21 @@ impl Maker {
             // The service follows them: its credentials must not.
             .redirect(reqwest::redirect::Policy::none())
             .tls_version_min(reqwest::tls::Version::TLS_1_2)
-            .tls_danger_accept_invalid_certs(self.tls.insecure);
+            .tls_danger_accept_invalid_certs(self.tls.insecure)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http1_max_headers(MAX_HEADERS)
+            .http2_max_header_list_size(MAX_HEADER_BYTES);
+        if kind == Kind::Multiplexed {
+            // Otherwise each of many requests at once opens a connection to find out.
+            client = client.http2_prior_knowledge();
+        }
+        #[cfg(test)]
+        if let Some(resolver) = &self.resolver {
+            client = client.dns_resolver(Arc::clone(resolver));
+        }
         if self.tls.direct {
             client = client.no_proxy();
         }

@@ -2,7 +2,8 @@
 //!
 //! Clients, and so connections, are shared by all apps whose services have the same TLS settings
 //! and client certificate; what differs by app (headers, other credentials) is added to each
-//! request. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`), for
+//! request. They are made anew, with the name looked up again, after errors and after about ten
+//! minutes. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`), for
 //! other hosts than this one.
 //!
 //! Redirects are followed, ten at most. Credentials are for the service's own scheme, host and port:
@@ -13,6 +14,7 @@
 mod client_tls;
 mod clients;
 mod credentials;
+mod lanes;
 mod remote;
 #[cfg(feature = "s3")]
 mod sigv4;
@@ -27,10 +29,10 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use clients::Client;
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
 pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+use lanes::Peer;
 pub(crate) use remote::Proof;
 
 use crate::OPA_VERSION;
@@ -46,7 +48,7 @@ pub(crate) struct Service {
     headers: Vec<(HeaderName, HeaderValue)>,
     header_timeout: Option<Duration>,
     credentials: Arc<dyn Credentials>,
-    client: Arc<Client>,
+    peer: Arc<Peer>,
 }
 
 impl Service {
@@ -64,7 +66,7 @@ impl Service {
             headers: config.headers.clone(),
             header_timeout: config.response_header_timeout,
             credentials: credentials::from_config(&config.credentials, registry)?,
-            client: clients.get(config)?,
+            peer: clients.peer(config)?,
         })
     }
 
@@ -129,17 +131,28 @@ impl Service {
         request: reqwest::Request,
         pending: Duration,
     ) -> Result<reqwest::Response, ServiceError> {
-        let response = self.client.current().await?.execute(request);
+        let connection = self.peer.connection(!pending.is_zero()).await?;
+        let response = connection.client().execute(request);
         let response = match self.header_timeout {
             None => response.await,
             Some(timeout) => match tokio::time::timeout(timeout + pending, response).await {
                 Ok(response) => response,
                 Err(_) => {
+                    connection.failed(None);
                     return Err(ServiceError::text("timeout awaiting response headers"));
                 }
             },
         };
-        response.map_err(|error| ServiceError::new(error.without_url()))
+        match response {
+            Ok(response) => {
+                connection.answered(&response);
+                Ok(response)
+            }
+            Err(error) => {
+                connection.failed(Some(&error));
+                Err(ServiceError::new(error.without_url()))
+            }
+        }
     }
 
     /// A panic of the user's code, also one before its first await, is an error like others, and

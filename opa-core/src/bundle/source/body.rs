@@ -27,12 +27,18 @@ pub trait ByteStream: Send {
 }
 
 /// The bytes of a bundle as they come.
-pub struct Body(Pin<Box<dyn ByteStream>>);
+pub struct Body(Inner);
+
+enum Inner {
+    Coming(Pin<Box<dyn ByteStream>>),
+    /// They came already.
+    Whole(ArchiveBytes),
+}
 
 impl Body {
     /// A body from a stream.
     pub fn new(stream: impl ByteStream + 'static) -> Self {
-        Self(Box::pin(stream))
+        Self(Inner::Coming(Box::pin(stream)))
     }
 
     /// Reads all, at most `limit` bytes, from a peer that must not trickle: at least 8 KiB in ten
@@ -45,16 +51,18 @@ impl Body {
     }
 
     /// As [`read`](Self::read), of what `name` says.
-    pub(super) async fn read_as(
-        mut self,
-        name: &str,
-        limit: u64,
-    ) -> Result<ArchiveBytes, SourceError> {
+    pub(super) async fn read_as(self, name: &str, limit: u64) -> Result<ArchiveBytes, SourceError> {
+        let too_long = || SourceError::new(format!("{name} is larger than {limit} bytes"));
+        let mut stream = match self.0 {
+            Inner::Coming(stream) => stream,
+            Inner::Whole(archive) if archive.len() > limit => return Err(too_long()),
+            Inner::Whole(archive) => return Ok(archive),
+        };
         let mut all = Collector::default();
         let mut in_window = 0;
         let mut window_end = Instant::now() + RATE_WINDOW;
         loop {
-            let chunk = poll_fn(|cx| self.0.as_mut().poll_chunk(cx));
+            let chunk = poll_fn(|cx| stream.as_mut().poll_chunk(cx));
             let Ok(chunk) = tokio::time::timeout_at(window_end, chunk).await else {
                 let text =
                     format!("the body came slower than {MIN_BYTES} bytes in {RATE_WINDOW:?}");
@@ -64,9 +72,7 @@ impl Body {
                 return Ok(all.finish());
             };
             if all.len() + chunk.len() as u64 > limit {
-                return Err(SourceError::new(format!(
-                    "{name} is larger than {limit} bytes"
-                )));
+                return Err(too_long());
             }
             in_window += chunk.len() as u64;
             all.push(chunk);
@@ -78,9 +84,15 @@ impl Body {
     }
 }
 
+impl From<ArchiveBytes> for Body {
+    fn from(archive: ArchiveBytes) -> Self {
+        Self(Inner::Whole(archive))
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self::new(Once(Some(bytes)))
+        ArchiveBytes::from(bytes).into()
     }
 }
 
@@ -93,17 +105,6 @@ impl From<Vec<u8>> for Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Body")
-    }
-}
-
-struct Once(Option<Bytes>);
-
-impl ByteStream for Once {
-    fn poll_chunk(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, SourceError>>> {
-        Poll::Ready(self.0.take().map(Ok))
     }
 }
 
@@ -165,6 +166,8 @@ mod tests {
     async fn a_body_over_the_limit_is_not_read_further() {
         let body = trickle(1000, Duration::ZERO, usize::MAX);
         let error = body.read(10_000).await.unwrap_err();
+        assert_eq!(error.to_string(), "the bundle is larger than 10000 bytes");
+        let error = Body::from(vec![0; 10_001]).read(10_000).await.unwrap_err();
         assert_eq!(error.to_string(), "the bundle is larger than 10000 bytes");
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use http::{StatusCode, Version};
 
 use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
 use crate::service::Service;
@@ -43,16 +43,20 @@ impl HttpSource {
         };
         let etag: Option<Arc<str>> = header(ETAG).map(Into::into);
         let long_polling = header(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLLING);
+        let multiplexed = response.version() == Version::HTTP_2;
         match response.status() {
             StatusCode::NOT_MODIFIED => {
                 let mut answer = SourceAnswer::not_modified();
                 answer.etag = etag;
+                answer.multiplexed = multiplexed;
                 // A 304 has no content type: the one who asked to wait is still long polling.
                 Ok(answer.long_polling(long_polling || request.wait.is_some()))
             }
             StatusCode::OK => {
                 let body = Body::new(ResponseBody::of(response));
-                Ok(SourceAnswer::snapshot(body, etag).long_polling(long_polling))
+                let mut answer = SourceAnswer::snapshot(body, etag);
+                answer.multiplexed = multiplexed;
+                Ok(answer.long_polling(long_polling))
             }
             _ => Err(refusal(&response)),
         }

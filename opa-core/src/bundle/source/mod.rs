@@ -47,7 +47,8 @@ pub type SourceFuture<'a> =
 
 /// Where the bundles of apps come from.
 pub trait Source: Send + Sync + 'static {
-    /// Asks for the bundle. Dropping the future takes the question back.
+    /// Asks for the bundle. Dropping the future takes the question back. It must not block its
+    /// thread, on which other apps wait for news.
     fn fetch(&self, request: Fetch) -> SourceFuture<'_>;
 }
 
@@ -58,7 +59,7 @@ impl fmt::Debug for dyn Source {
 }
 
 /// One question to a source.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fetch {
     /// The etag of what is active: the source answers [`Content::NotModified`] to the same one.
@@ -79,6 +80,8 @@ pub struct SourceAnswer {
     pub etag: Option<Arc<str>>,
     /// The source waited for news, or would: it can be asked again at once.
     pub long_polling: bool,
+    /// Waiting for news keeps no connection.
+    pub(crate) multiplexed: bool,
 }
 
 /// A bundle, or that there is no new one.
@@ -100,6 +103,7 @@ impl SourceAnswer {
             content: Content::NotModified,
             etag: None,
             long_polling: false,
+            multiplexed: false,
         }
     }
 
@@ -110,6 +114,7 @@ impl SourceAnswer {
             content: Content::Snapshot(body),
             etag,
             long_polling: false,
+            multiplexed: false,
         }
     }
 

@@ -329,3 +329,47 @@ async fn thousands_of_apps_that_are_used_first_at_the_same_time_become_ready() {
         used.unwrap().unwrap();
     }
 }
+
+/// Never answers.
+struct Hangs;
+
+impl Source for Hangs {
+    fn fetch(&self, _: Fetch) -> SourceFuture<'_> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_delays_no_other() {
+    let good = Counting::new(bundle("1"));
+    let manager = builder(&good).source("hangs", Hangs).build().unwrap();
+    let apps: Vec<_> = (0..50)
+        .map(|n| manager.app(format!("app-{n}")).unwrap())
+        .collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(good.downloads(), apps.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_an_app_whose_next_poll_is_far_away() {
+    let polling = "{min_delay_seconds: 360000, max_delay_seconds: 360000}";
+    let config = format!(
+        "services: {{a: {{url: 'http://127.0.0.1:1'}}}}\n\
+         bundles: {{b: {{resource: '{{{{ .bundlename }}}}', polling: {polling}}}}}"
+    );
+    let manager = Manager::builder()
+        .config_yaml(&config)
+        .engine(Scripted::data())
+        .grace(Duration::from_secs(1))
+        .blocking_pools()
+        .build()
+        .unwrap();
+    let app = manager.app("orders").unwrap();
+    // Retries are far apart by now.
+    tokio::time::sleep(Duration::from_secs(36_000)).await;
+    let downloads = || manager.0.scheduler.downloads();
+    assert_eq!(downloads(), 1);
+    drop(app);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(downloads(), 0);
+}

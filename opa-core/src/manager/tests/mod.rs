@@ -68,6 +68,10 @@ impl Counting {
         *self.failing.lock() = error;
     }
 
+    pub(super) fn replace(&self, bytes: Vec<u8>) {
+        self.memory.replace(bytes);
+    }
+
     pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }

@@ -1,0 +1,80 @@
+//! What is known of a download, and who still wants it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{Answer, Mark, Part, State};
+use crate::bundle::source::Fetch;
+
+impl State {
+    /// The answer to `request`, as far as it is known and fresh.
+    pub(super) fn known(
+        &self,
+        request: &Fetch,
+        now: Instant,
+        fresh: Duration,
+    ) -> Option<Arc<Answer>> {
+        let known = self.known.as_ref()?;
+        if now >= known.at + fresh {
+            return None;
+        }
+        let has_it = request.etag.is_some() && request.etag == known.etag;
+        if has_it {
+            // Who waits for news does not want to know that there was none.
+            return request.wait.is_none().then(|| {
+                Arc::new(Answer {
+                    part: Part::NotModified,
+                    etag: known.etag.clone(),
+                    long_polling: known.long_polling,
+                    multiplexed: known.multiplexed,
+                    generation: AtomicU64::new(self.generation),
+                })
+            });
+        }
+        let kept = self.kept.as_ref().filter(|kept| now < kept.until)?;
+        let fits = match kept.answer.part {
+            Part::Snapshot(_) => true,
+            Part::Delta(_) => kept.asked == request.etag,
+            Part::NotModified | Part::Once(_) => false,
+        };
+        (fits && kept.answer.etag == known.etag).then(|| Arc::clone(&kept.answer))
+    }
+
+    /// Whether `answer` is another bundle than the last one.
+    pub(super) fn note_mark(&mut self, answer: &Answer) -> bool {
+        let mark = match (&answer.etag, &answer.part) {
+            (Some(etag), _) => Mark::Etag(Arc::clone(etag)),
+            (None, Part::Snapshot(bytes) | Part::Delta(bytes)) => {
+                let mut digest = Sha256::new();
+                bytes.pieces().for_each(|piece| digest.update(piece));
+                Mark::Digest(digest.finalize().into())
+            }
+            (None, Part::NotModified | Part::Once(_)) => return false,
+        };
+        let has_news = self.mark.as_ref() != Some(&mark);
+        self.generation += u64::from(has_news);
+        self.mark = Some(mark);
+        has_news
+    }
+
+    pub(super) fn note_taken(&mut self, generation: u64, common: bool) {
+        if let Some(kept) = &mut self.kept
+            && kept.answer.generation.load(Ordering::Relaxed) == generation
+        {
+            kept.taken += 1;
+        }
+        self.drop_taken(common);
+    }
+
+    /// Frees what all members have. What more apps are expected to want stays for its time.
+    pub(super) fn drop_taken(&mut self, common: bool) {
+        let members = self.members;
+        if self.kept.as_ref().is_some_and(|kept| kept.taken >= members) && !common {
+            self.kept = None;
+        }
+    }
+}

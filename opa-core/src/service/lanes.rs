@@ -1,0 +1,442 @@
+//! Which connections a request takes.
+//!
+//! A [`Lane`] is one HTTP client at a time, and with it its connections. It is replaced at a
+//! maximum age, after an error of the transport and with another client certificate: the next
+//! requests look up the name again and connect anew, those under way end undisturbed.
+//!
+//! Over HTTP/2 a client keeps one connection to each server, which carries a limited number of
+//! requests. So the long polls of a [`Peer`] that speaks HTTP/2 have lanes for themselves, as many
+//! as are needed: they don't get into the way of downloads, nor of each other.
+
+use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::RngExt;
+use tokio::time::Instant;
+
+use super::ServiceError;
+use super::client_tls::Own;
+use super::clients::{Client, Kind};
+
+/// How many long polls share a connection: what each HTTP/2 server is advised to allow at least
+/// (RFC 9113, 6.5.2).
+pub(super) const PER_LANE: u32 = 100;
+
+/// When a lane is replaced, in seconds of its age. Not all at the same time.
+const MAX_AGE: std::ops::Range<u64> = 540..600;
+
+/// A lane is not replaced more often than this because of errors.
+const MIN_AGE: Duration = Duration::from_secs(10);
+
+/// How long a lane of long polls stays without any.
+const IDLE_LANE: Duration = Duration::from_secs(60);
+
+/// A server, and what is known of it.
+pub(super) struct Peer {
+    client: Arc<Client>,
+    origin: String,
+    /// Its last answer came over HTTP/2.
+    http2: AtomicBool,
+    /// Of long polls. The first ones are filled first.
+    lanes: Mutex<Vec<Arc<Lane>>>,
+}
+
+/// One client at a time.
+pub(super) struct Lane {
+    kind: Kind,
+    active: Arc<tokio::sync::Mutex<Option<Active>>>,
+    /// An error of the transport was seen with the client that was made then.
+    suspect: Mutex<Option<Instant>>,
+    /// How many long polls it carries; changed under the lock of the peer's lanes.
+    long_polls: AtomicU32,
+    /// When it last carried one.
+    left: Mutex<Option<Instant>>,
+}
+
+struct Active {
+    client: reqwest::Client,
+    /// Whose certificate it has.
+    digest: Option<[u8; 32]>,
+    made: Instant,
+    expires: Instant,
+    /// The requests under way.
+    uses: Arc<()>,
+    /// Those of the client before.
+    uses_before: Weak<()>,
+}
+
+/// What one request is sent with, until it is answered.
+pub(super) struct Connection {
+    peer: Arc<Peer>,
+    lane: Place,
+    client: reqwest::Client,
+    made: Instant,
+    _use: Arc<()>,
+}
+
+/// A place in a lane.
+struct Place {
+    peer: Arc<Peer>,
+    lane: Arc<Lane>,
+}
+
+impl Peer {
+    pub(super) fn new(client: Arc<Client>, origin: String) -> Self {
+        Self {
+            client,
+            origin,
+            http2: AtomicBool::new(false),
+            lanes: Mutex::default(),
+        }
+    }
+
+    /// What a request is sent with that may wait for its answer, or does not.
+    ///
+    /// # Errors
+    /// When a client certificate could never be read.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        waits: bool,
+    ) -> Result<Connection, ServiceError> {
+        let own = match &self.client.own {
+            Some(rotating) => Some(rotating.current().await?),
+            None => None,
+        };
+        let lane = match waits && self.http2.load(Ordering::Relaxed) {
+            true => self.place(),
+            false => Place {
+                peer: Arc::clone(self),
+                lane: Arc::clone(&self.client.plain),
+            },
+        };
+        let (client, made, uses) = lane.lane.client(&self.client, own).await?;
+        Ok(Connection {
+            peer: Arc::clone(self),
+            lane,
+            client,
+            made,
+            _use: uses,
+        })
+    }
+
+    /// A place in the first lane of long polls that has one.
+    fn place(self: &Arc<Self>) -> Place {
+        let mut lanes = self.lanes.lock();
+        let free = lanes
+            .iter()
+            .find(|lane| lane.long_polls.load(Ordering::Relaxed) < PER_LANE);
+        let lane = free.cloned().unwrap_or_else(|| {
+            let lane = Arc::new(Lane::new(Kind::Multiplexed));
+            lanes.push(Arc::clone(&lane));
+            lane
+        });
+        lane.long_polls.fetch_add(1, Ordering::Relaxed);
+        Place {
+            peer: Arc::clone(self),
+            lane,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.lane.kind == Kind::Plain {
+            return;
+        }
+        let mut lanes = self.peer.lanes.lock();
+        self.lane.long_polls.fetch_sub(1, Ordering::Relaxed);
+        let now = Instant::now();
+        *self.lane.left.lock() = Some(now);
+        // Those whom news took away come back.
+        lanes.retain(|lane| {
+            let left = lane.left.lock().map(|left| now.duration_since(left));
+            lane.long_polls.load(Ordering::Relaxed) > 0 || left.is_none_or(|left| left < IDLE_LANE)
+        });
+    }
+}
+
+impl Connection {
+    pub(super) fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Notes which version of HTTP the server speaks.
+    pub(super) fn answered(&self, response: &reqwest::Response) {
+        // A redirect may have led to another server.
+        if response.url().origin().ascii_serialization() == self.peer.origin {
+            let http2 = response.version() == http::Version::HTTP_2;
+            self.peer.http2.store(http2, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes an error of the transport, or that no answer came in time: the lane is given up if
+    /// that was its client.
+    pub(super) fn failed(&self, error: Option<&reqwest::Error>) {
+        *self.lane.lane.suspect.lock() = Some(self.made);
+        let is_connect = error.is_some_and(reqwest::Error::is_connect);
+        if self.lane.lane.kind == Kind::Multiplexed && is_connect {
+            // Whether the server still speaks HTTP/2 is to be seen.
+            self.peer.http2.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            active: Arc::default(),
+            suspect: Mutex::default(),
+            long_polls: AtomicU32::new(0),
+            left: Mutex::default(),
+        }
+    }
+
+    /// A lane that has its first client.
+    pub(super) fn with(self, client: reqwest::Client) -> Self {
+        let active = Active::new(client, None, Weak::new());
+        Self {
+            active: Arc::new(tokio::sync::Mutex::new(Some(active))),
+            ..self
+        }
+    }
+
+    async fn client(
+        &self,
+        shared: &Arc<Client>,
+        own: Option<Arc<Own>>,
+    ) -> Result<(reqwest::Client, Instant, Arc<()>), ServiceError> {
+        let mut active = Arc::clone(&self.active).lock_owned().await;
+        let digest = own.as_ref().map(|own| own.digest);
+        let suspect = *self.suspect.lock();
+        if let Some(active) = active.as_ref().filter(|it| it.serves(digest, suspect)) {
+            return Ok(active.answer());
+        }
+        let (maker, kind) = (Arc::clone(&shared.maker), self.kind);
+        // The system's authorities may have to be read.
+        let making = tokio::task::spawn_blocking(move || {
+            let client = maker.client(kind, own.map(|own| own.identity.clone()))?;
+            let before = active.as_ref().map(|before| Arc::downgrade(&before.uses));
+            let made = Active::new(client, digest, before.unwrap_or_default());
+            Ok(active.insert(made).answer())
+        });
+        let made = making.await;
+        made.unwrap_or_else(|error| Err(ServiceError::new(error)))
+    }
+}
+
+impl Active {
+    fn new(client: reqwest::Client, digest: Option<[u8; 32]>, uses_before: Weak<()>) -> Self {
+        let made = Instant::now();
+        let age = Duration::from_secs(rand::rng().random_range(MAX_AGE));
+        Self {
+            client,
+            digest,
+            made,
+            expires: made + age,
+            uses: Arc::default(),
+            uses_before,
+        }
+    }
+
+    /// Whether requests that are sent now go with it.
+    fn serves(&self, digest: Option<[u8; 32]>, suspect: Option<Instant>) -> bool {
+        if self.digest != digest {
+            return false;
+        }
+        let now = Instant::now();
+        let is_suspect = suspect == Some(self.made) && now >= self.made + MIN_AGE;
+        // Long polls may hang on to the one before: connections don't pile up.
+        let may_go = self.uses_before.strong_count() == 0;
+        !(may_go && (is_suspect || now >= self.expires))
+    }
+
+    fn answer(&self) -> (reqwest::Client, Instant, Arc<()>) {
+        (self.client.clone(), self.made, Arc::clone(&self.uses))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::SocketAddr;
+
+    use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::testing::config;
+    use crate::service::Clients;
+
+    /// Where every name leads to, and how often that was asked.
+    #[derive(Default)]
+    pub(in crate::service) struct Names {
+        address: Mutex<Option<SocketAddr>>,
+        asked: std::sync::atomic::AtomicUsize,
+    }
+
+    impl Names {
+        fn lead_to(&self, address: SocketAddr) {
+            *self.address.lock() = Some(address);
+        }
+    }
+
+    impl Resolve for Names {
+        fn resolve(&self, _: Name) -> Resolving {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let address = *self.address.lock();
+            Box::pin(async move {
+                let addresses: Addrs = Box::new(address.into_iter());
+                Ok(addresses)
+            })
+        }
+    }
+
+    /// Answers its own port to each request over connections that stay, but never one for `/hang`.
+    async fn server() -> SocketAddr {
+        async fn serve(mut stream: TcpStream, port: u16) -> std::io::Result<()> {
+            let mut request = Vec::new();
+            loop {
+                let mut part = [0; 1024];
+                let length = stream.read(&mut part).await?;
+                if length == 0 {
+                    return Ok(());
+                }
+                request.extend_from_slice(&part[..length]);
+                if request.starts_with(b"GET /hang") || !request.ends_with(b"\r\n\r\n") {
+                    continue;
+                }
+                request.clear();
+                let port = port.to_string();
+                let length = port.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all(format!("{head}{port}").as_bytes()).await?;
+            }
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, address.port()));
+            }
+        });
+        address
+    }
+
+    fn peer(names: &Arc<Names>) -> Arc<Peer> {
+        let config = config("services: {a: {url: 'http://control.test'}}");
+        Clients::resolved(&config.services[0], names).unwrap()
+    }
+
+    /// Which server answers.
+    async fn ask(peer: &Arc<Peer>) -> Result<u16, reqwest::Error> {
+        let connection = peer.connection(false).await.unwrap();
+        let answer = connection.client().get("http://control.test/").send().await;
+        match answer {
+            Ok(answer) => Ok(answer.text().await?.parse().unwrap()),
+            Err(error) => {
+                connection.failed(Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn advance(by: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(by).await;
+        tokio::time::resume();
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_again_at_the_maximum_age() {
+        let (one, two) = (server().await, server().await);
+        let names = Arc::new(Names::default());
+        let peer = peer(&names);
+        names.lead_to(one);
+        assert_eq!(ask(&peer).await.unwrap(), one.port());
+        names.lead_to(two);
+        // It is used all the time: an unused connection does not get that old.
+        for _ in 1..MAX_AGE.start / 60 {
+            advance(Duration::from_secs(60)).await;
+            assert_eq!(ask(&peer).await.unwrap(), one.port());
+        }
+        assert_eq!(names.asked.load(Ordering::Relaxed), 1);
+        advance(Duration::from_secs(60)).await;
+        drop(ask(&peer).await);
+        advance(Duration::from_secs(MAX_AGE.end - MAX_AGE.start)).await;
+        assert_eq!(ask(&peer).await.unwrap(), two.port());
+        assert_eq!(names.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_again_after_an_error() {
+        let (one, two) = (server().await, server().await);
+        let names = Arc::new(Names::default());
+        let peer = peer(&names);
+        names.lead_to(one);
+        assert_eq!(ask(&peer).await.unwrap(), one.port());
+        names.lead_to(two);
+        // What hangs is given up; another connection to the same server is still open.
+        let connection = peer.connection(false).await.unwrap();
+        connection.failed(None);
+        drop(connection);
+        assert_eq!(ask(&peer).await.unwrap(), one.port());
+        advance(MIN_AGE).await;
+        assert_eq!(ask(&peer).await.unwrap(), two.port());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_can_not_be_reached_is_looked_up_with_each_request() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let names = Arc::new(Names::default());
+        names.lead_to(closed.local_addr().unwrap());
+        drop(closed);
+        let peer = peer(&names);
+        assert!(ask(&peer).await.is_err());
+        let one = server().await;
+        names.lead_to(one);
+        assert_eq!(ask(&peer).await.unwrap(), one.port());
+    }
+
+    #[tokio::test]
+    async fn a_lane_is_not_replaced_while_the_one_before_is_used() {
+        let names = Arc::new(Names::default());
+        let peer = peer(&names);
+        let first = peer.connection(false).await.unwrap();
+        first.failed(None);
+        advance(MIN_AGE).await;
+        let second = peer.connection(false).await.unwrap();
+        assert!(second.made > first.made);
+        second.failed(None);
+        advance(MIN_AGE).await;
+        assert_eq!(peer.connection(false).await.unwrap().made, second.made);
+        drop(first);
+        assert!(peer.connection(false).await.unwrap().made > second.made);
+    }
+
+    #[tokio::test]
+    async fn long_polls_over_http2_have_lanes_of_a_hundred() {
+        let peer = peer(&Arc::default());
+        let plain = peer.connection(true).await.unwrap();
+        assert_eq!(plain.lane.lane.kind, Kind::Plain);
+        peer.http2.store(true, Ordering::Relaxed);
+        let mut waiting = Vec::new();
+        for _ in 0..=PER_LANE {
+            waiting.push(peer.connection(true).await.unwrap());
+        }
+        assert_eq!(peer.lanes.lock().len(), 2);
+        // A place that is left is taken before there are more lanes.
+        waiting.remove(0);
+        waiting.push(peer.connection(true).await.unwrap());
+        assert_eq!(peer.lanes.lock().len(), 2);
+        let last = waiting.remove(0);
+        drop(waiting);
+        assert_eq!(peer.lanes.lock().len(), 2, "they may come back");
+        advance(IDLE_LANE).await;
+        drop(last);
+        assert_eq!(peer.lanes.lock().len(), 1);
+    }
+}
