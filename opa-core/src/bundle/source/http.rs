@@ -29,7 +29,7 @@ impl HttpSource {
     }
 
     async fn get(&self, request: Fetch) -> Result<SourceAnswer, SourceError> {
-        let pending = request.wait.unwrap_or_default();
+        let pending = pending(&request);
         let response = self
             .service
             .get(&self.resource, headers(&request)?, pending)
@@ -71,6 +71,13 @@ impl Source for HttpSource {
     fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
         Box::pin(self.get(request))
     }
+}
+
+/// How much longer than other answers this one may take: a server has nothing to wait with for one
+/// who has no bundle yet. If it hangs, that must be known as soon as of any other server.
+fn pending(request: &Fetch) -> Duration {
+    let waits = request.etag.is_some();
+    request.wait.filter(|_| waits).unwrap_or_default()
 }
 
 fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
@@ -134,6 +141,15 @@ mod tests {
         );
         assert_eq!(retry_after("soon", now), None);
         assert_eq!(retry_after("-1", now), None);
+    }
+
+    #[test]
+    fn only_who_has_a_bundle_waits_longer_for_another() {
+        let wait = Some(Duration::from_secs(45));
+        for (etag, wanted) in [(Some("\"abc\"".into()), 45), (None, 0)] {
+            let request = Fetch { etag, wait };
+            assert_eq!(pending(&request), Duration::from_secs(wanted));
+        }
     }
 
     #[test]
