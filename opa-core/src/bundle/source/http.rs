@@ -41,7 +41,9 @@ impl HttpSource {
                 .get(name)
                 .and_then(|value| value.to_str().ok())
         };
-        let etag: Option<Arc<str>> = header(ETAG).map(Into::into);
+        // A header without a value names nothing.
+        let etag = header(ETAG).filter(|etag| !etag.is_empty());
+        let etag: Option<Arc<str>> = etag.map(Into::into);
         let long_polling = header(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLLING);
         match response.status() {
             StatusCode::NOT_MODIFIED => {
@@ -102,7 +104,10 @@ fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
 
 /// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
+    let digits = value.trim();
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than fits is as long as can be.
+        let seconds = digits.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds));
     }
     let at = httpdate::parse_http_date(value).ok()?;
@@ -139,8 +144,11 @@ mod tests {
             retry_after(date, now + Duration::from_secs(100)),
             Some(Duration::ZERO)
         );
-        assert_eq!(retry_after("soon", now), None);
-        assert_eq!(retry_after("-1", now), None);
+        let more_than_fits = retry_after("99999999999999999999", now);
+        assert_eq!(more_than_fits, Some(Duration::from_secs(u64::MAX)));
+        for nonsense in ["soon", "-1", "+1", "2.5", ""] {
+            assert_eq!(retry_after(nonsense, now), None, "{nonsense}");
+        }
     }
 
     #[test]
