@@ -1,6 +1,7 @@
 //! The life of instances, under paused time, with each race forced in both orders.
 
 mod bundles;
+mod faults;
 mod hostile;
 mod life;
 mod races;
