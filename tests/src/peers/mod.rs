@@ -14,6 +14,7 @@ mod nginx;
 mod opa;
 mod ports;
 mod process;
+mod toxiproxy;
 mod watchdog;
 
 pub use decision_log::{Events, decision_logs};
@@ -22,6 +23,7 @@ pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
 pub use nginx::{Nginx, RunningNginx};
 pub use opa::{Opa, RunningOpa};
 pub use process::{Process, StartError};
+pub use toxiproxy::{RunningToxiproxy, Toxiproxy};
 
 /// The `opa` command, version 1.22.2.
 pub fn opa() -> Option<Opa> {
@@ -36,6 +38,11 @@ pub fn envoy_plugin() -> Option<EnvoyPlugin> {
 /// The Envoy proxy, version 1.40.0.
 pub fn envoy() -> Option<Envoy> {
     fetch::fetch(&envoy::RECIPE).map(Envoy::at)
+}
+
+/// Toxiproxy, version 2.5.0.
+pub fn toxiproxy() -> Option<Toxiproxy> {
+    fetch::fetch(&toxiproxy::RECIPE).map(Toxiproxy::at)
 }
 
 /// nginx as the system installed it; tests never install system packages.
