@@ -13,7 +13,9 @@ use opa_core::{App, Manager};
 use tests::bundle_server::{Answer, BundleServer};
 use tests::scripted::Scripted;
 
-use super::world::{LONG, Watch, bundle, status, until, until_failed, until_version};
+use super::world::{
+    LONG, Watch, build, builder, bundle, measure, said, status, until, until_failed, until_version,
+};
 
 /// Reserved to never resolve (RFC 6761, 6.4).
 const HOST: &str = "policies.invalid";
@@ -58,6 +60,22 @@ async fn a_name_that_does_not_resolve_is_named_and_the_last_good_bundle_serves()
     until_not_found(&nothing).await;
     assert!(matches!(nothing.state(), State::Failed { .. }));
     steady.end("a name that does not resolve").await;
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_delays_no_other_service() {
+    let (other, other_of_twin) = (BundleServer::start().await, BundleServer::start().await);
+    let lost = ("lost", format!("http://{HOST}:8181"));
+    let elsewhere = |server: &BundleServer| ("elsewhere", server.url());
+    let manager = build(builder([lost, elsewhere(&other)])).await;
+    let twin = build(builder([elsewhere(&other_of_twin)])).await;
+    let app = manager.app("lost").unwrap();
+    until_not_found(&app).await;
+    let row = format!(
+        "a name does not resolve | yes (from disk) | bundle_error: {}",
+        said(&app)
+    );
+    measure(&row, &manager, &twin, [&other, &other_of_twin]).await;
 }
 
 #[tokio::test]

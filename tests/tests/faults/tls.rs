@@ -9,9 +9,11 @@ use tempfile::TempDir;
 use tests::bundle_server::{Answer, BundleServer};
 use tests::certificates::Authority;
 use tests::peers::{self, RunningNginx};
-use tests::scripted::Scripted;
 
-use super::world::{LONG, Watch, bundle, status, until_failed, until_version};
+use super::world::{
+    LONG, Watch, build, builder, builder_with, bundle, measure, said, status, until_failed,
+    until_version,
+};
 
 /// What is said of a certificate that is over.
 const EXPIRED: &str = "invalid peer certificate: certificate expired";
@@ -63,16 +65,19 @@ impl Control {
             .issue_into_until(path, "server", "control", until);
     }
 
-    fn manager(&self) -> Manager {
+    /// The options of a service.
+    fn options(&self) -> String {
         let (url, path) = (self.nginx.secure_url(), self.folder.path().display());
-        let config = format!(
-            "services: {{control: {{url: '{url}', tls: {{ca_cert: {path}/ca.pem}}, \
-               credentials: {{bearer: {{token: s3cret}}}}}}}}\n\
-             bundles: {{b: {{resource: '{{{{ .bundlename }}}}', \
-               polling: {{min_delay_seconds: 1, max_delay_seconds: 1}}}}}}"
-        );
-        let manager = Manager::builder().config_yaml(&config);
-        manager.engine(Scripted::data()).build().unwrap()
+        format!(
+            "url: '{url}', tls: {{ca_cert: {path}/ca.pem}}, \
+             credentials: {{bearer: {{token: s3cret}}}}"
+        )
+    }
+
+    fn manager(&self) -> Manager {
+        let names = ["shop", "late"];
+        let services = names.map(|name| (name, self.options()));
+        builder_with(services).build().unwrap()
     }
 }
 
@@ -104,7 +109,10 @@ async fn a_certificate_that_expires_while_it_is_in_use_leaves_the_last_good_bund
         return;
     };
     control.publish("shop", "1");
-    let manager = control.manager();
+    let (other, other_of_twin) = (BundleServer::start().await, BundleServer::start().await);
+    let services = ["shop", "late"].map(|name| (name, control.options()));
+    let elsewhere = ("elsewhere", format!("url: '{}'", other.url()));
+    let manager = build(builder_with(services.into_iter().chain([elsewhere]))).await;
     let app = manager.app("shop").unwrap();
     app.ready(LONG).await.unwrap();
     let steady = Watch::over(&app, Some("1"));
@@ -115,6 +123,9 @@ async fn a_certificate_that_expires_while_it_is_in_use_leaves_the_last_good_bund
     until_failed(&late, EXPIRED, None).await;
     assert!(failed(&late));
     assert_eq!(app.state(), State::Ready);
+    let twin = build(builder([("elsewhere", other_of_twin.url())])).await;
+    let row = format!("a certificate expires | yes | bundle_error: {}", said(&app));
+    measure(&row, &manager, &twin, [&other, &other_of_twin]).await;
     steady.end("an expired certificate").await;
     control.renew();
     for app in [&app, &late] {

@@ -39,10 +39,18 @@ pub(crate) fn bundle(version: &str) -> Vec<u8> {
 /// The services by name and URL. Each app asks the service of its own name for a bundle of its own
 /// name, every second or by long poll.
 pub(crate) fn builder<'a>(services: impl IntoIterator<Item = (&'a str, String)>) -> ManagerBuilder {
+    let services = services.into_iter();
+    builder_with(services.map(|(name, url)| (name, format!("url: '{url}'"))))
+}
+
+/// As [`builder`], with all options of the services.
+pub(crate) fn builder_with<'a>(
+    services: impl IntoIterator<Item = (&'a str, String)>,
+) -> ManagerBuilder {
     let mut config = String::from("services:\n");
-    for (name, url) in services {
+    for (name, options) in services {
         let timeout = "response_header_timeout_seconds: 1";
-        writeln!(config, "  '{name}': {{url: '{url}', {timeout}}}").unwrap();
+        writeln!(config, "  '{name}': {{{options}, {timeout}}}").unwrap();
     }
     // A manager looks once at the configuration of an app of this name.
     config += "  app: {url: 'http://127.0.0.1:1'}\n  other: {url: 'http://127.0.0.1:1'}\n";
@@ -88,6 +96,11 @@ pub(crate) async fn until_version(app: &App, wanted: &str) {
 
 pub(crate) fn status(app: &App) -> BundleStatus {
     app.status().bundles.first().cloned().unwrap_or_default()
+}
+
+/// The message of the last failure.
+pub(crate) fn said(app: &App) -> String {
+    status(app).message.unwrap_or_default().to_string()
 }
 
 /// Waits for a failure whose message contains `why`, and looks at the rest of the status.
@@ -226,6 +239,23 @@ pub(crate) async fn change_all(healthy: &mut [Healthy<'_>]) {
             one.change().await;
         }
     }
+}
+
+/// Measures a healthy app of another service beside the fault in `manager`, and the same with
+/// `twin`, which has none. Prints the row `what` of the table.
+pub(crate) async fn measure(
+    what: &str,
+    manager: &Manager,
+    twin: &Manager,
+    other: [&BundleServer; 2],
+) {
+    let mut healthy = [
+        Healthy::new(manager, other[0], "elsewhere"),
+        Healthy::new(twin, other[1], "elsewhere"),
+    ];
+    change_all(&mut healthy).await;
+    let ratio = compared(what, &healthy[0], &healthy[1]);
+    print(&format!("{what} | - | other service {ratio}"));
 }
 
 /// The ratio of the delays with the fault to those without it, at the median, and as text with the
