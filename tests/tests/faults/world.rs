@@ -22,6 +22,10 @@ const CHANGES: usize = 20;
 /// makes a factor of two or three; a healthy app that waits for the faulty one's timeout, hundreds.
 const MAX_RATIO: f64 = 10.0;
 
+/// The same for the sum of all changes: it shows a single one that waited for a slow body's end,
+/// and forgives a machine that stood still once.
+const MAX_RATIO_OF_SUMS: f64 = 30.0;
+
 /// The least pause before a retry.
 pub(crate) const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -279,6 +283,12 @@ pub(crate) fn figures(with: &Healthy<'_>, without: &Healthy<'_>) -> (f64, String
 pub(crate) fn compared(what: &str, with: &Healthy<'_>, without: &Healthy<'_>) -> String {
     let (ratio, text) = figures(with, without);
     assert!(ratio < MAX_RATIO, "{what}: {text}");
+    let [sum, sum_without] = [with, without].map(|it| it.delays.iter().sum::<Duration>());
+    let ratio = sum.as_secs_f64() / sum_without.as_secs_f64();
+    assert!(
+        ratio < MAX_RATIO_OF_SUMS,
+        "{what}: {text}, sums {sum:?} and {sum_without:?}"
+    );
     text
 }
 
