@@ -72,7 +72,7 @@ async fn a_name_that_does_not_resolve_delays_no_other_service() {
     let app = manager.app("lost").unwrap();
     until_not_found(&app).await;
     let row = format!(
-        "a name does not resolve | yes (from disk) | bundle_error: {}",
+        "a name does not resolve | yes, from disk (another test) | bundle_error: {}",
         said(&app)
     );
     measure(&row, &manager, &twin, [&other, &other_of_twin]).await;
