@@ -4,10 +4,11 @@
 //! can show is tested with nginx.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -37,7 +38,14 @@ pub enum Answer {
     BreakOff(Vec<u8>),
     /// The connection is closed without an answer.
     Close,
+    /// These bytes, head and all; the connection goes on.
+    Raw(Vec<u8>),
+    /// These bytes, and a moment later the connection is reset (RST).
+    Reset(Vec<u8>),
 }
+
+/// So long the client has for what comes before a reset: it throws away what isn't read by then.
+const BEFORE_RESET: Duration = Duration::from_millis(20);
 
 /// The server, until it is dropped.
 pub struct BundleServer {
@@ -63,6 +71,8 @@ pub struct Request {
     pub path: String,
     /// The headers, with lower-cased names, in order.
     pub headers: Vec<(String, String)>,
+    /// When it was read. Its answer comes later, and so does whatever the client does then.
+    pub at: Instant,
 }
 
 impl Request {
@@ -86,8 +96,22 @@ impl BundleServer {
         Self::start_with(false).await
     }
 
+    /// As [`start`](Self::start), at an address that nobody listens at.
+    ///
+    /// # Errors
+    /// When somebody does.
+    pub async fn start_at(addr: SocketAddr) -> io::Result<Self> {
+        Ok(Self::serving(TcpListener::bind(addr).await?, true))
+    }
+
     async fn start_with(keep_requests: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serving(
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            keep_requests,
+        )
+    }
+
+    fn serving(listener: TcpListener, keep_requests: bool) -> Self {
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             keep_requests,
@@ -126,6 +150,20 @@ impl BundleServer {
         self.state.requests.lock().unwrap().clone()
     }
 
+    /// The requests for `path` so far.
+    pub fn requests_for(&self, path: &str) -> Vec<Request> {
+        let requests = self.state.requests.lock().unwrap();
+        let of_path = requests.iter().filter(|request| request.path == path);
+        of_path.cloned().collect()
+    }
+
+    /// The last request for `path`.
+    pub fn last_request_for(&self, path: &str) -> Option<Request> {
+        let requests = self.state.requests.lock().unwrap();
+        let last = requests.iter().rfind(|request| request.path == path);
+        last.cloned()
+    }
+
     /// How many requests came.
     pub fn request_count(&self) -> usize {
         self.state.counted.load(Ordering::Relaxed)
@@ -156,6 +194,9 @@ async fn serve(state: Arc<State>, stream: TcpStream) {
             break;
         }
     }
+    // Closed as a whole: a shutdown first would be an orderly end also where a reset is wanted.
+    write.forget();
+    drop(read);
     state.connections.fetch_sub(1, Ordering::Relaxed);
 }
 
@@ -174,7 +215,11 @@ async fn read_request(read: &mut BufReader<OwnedReadHalf>) -> Option<Request> {
         };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Some(Request { path, headers })
+    Some(Request {
+        path,
+        headers,
+        at: Instant::now(),
+    })
 }
 
 /// Whether the connection goes on.
@@ -230,6 +275,14 @@ async fn answer(
             }
             Answer::Hang => changed.await,
             Answer::Close => return false,
+            Answer::Raw(bytes) => return write.write_all(&bytes).await.is_ok(),
+            Answer::Reset(bytes) => {
+                // Reset, whether or not this was written.
+                let _ = write.write_all(&bytes).await;
+                tokio::time::sleep(BEFORE_RESET).await;
+                write.as_ref().set_zero_linger().unwrap();
+                return false;
+            }
             Answer::HangInBody(bundle) => {
                 if write.write_all(&half(&bundle)).await.is_err() {
                     return false;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -33,7 +34,10 @@ impl Authority {
     /// # Panics
     /// When no key can be made.
     pub fn issue(&self, name: &str) -> (String, String) {
-        let mut params = named(name, &["127.0.0.1".to_owned()]);
+        self.sign(named(name, &["127.0.0.1".to_owned()]))
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> (String, String) {
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -49,12 +53,25 @@ impl Authority {
     /// # Panics
     /// When the files can't be written.
     pub fn issue_into(&self, folder: &Path, file: &str, name: &str) {
-        let (certificate, key) = self.issue(name);
-        for (extension, text) in [("key", key), ("pem", certificate)] {
-            let part = folder.join(format!("{file}.{extension}.part"));
-            fs::write(&part, text).unwrap();
-            fs::rename(part, folder.join(format!("{file}.{extension}"))).unwrap();
-        }
+        write(folder, file, self.issue(name));
+    }
+
+    /// As [`issue_into`](Self::issue_into), a certificate that is over after `until`.
+    ///
+    /// # Panics
+    /// When the files can't be written.
+    pub fn issue_into_until(&self, folder: &Path, file: &str, name: &str, until: SystemTime) {
+        let mut params = named(name, &["127.0.0.1".to_owned()]);
+        params.not_after = until.into();
+        write(folder, file, self.sign(params));
+    }
+}
+
+fn write(folder: &Path, file: &str, (certificate, key): (String, String)) {
+    for (extension, text) in [("key", key), ("pem", certificate)] {
+        let part = folder.join(format!("{file}.{extension}.part"));
+        fs::write(&part, text).unwrap();
+        fs::rename(part, folder.join(format!("{file}.{extension}"))).unwrap();
     }
 }
 

@@ -150,7 +150,12 @@ impl Service {
             }
             Err(error) => {
                 connection.failed(Some(&error));
-                Err(ServiceError::new(error.without_url()))
+                let host = error.url().and_then(host_and_port);
+                let error = ServiceError::new(error.without_url());
+                Err(ServiceError(match host {
+                    Some(host) => format!("`{host}`: {error}"),
+                    None => error.to_string(),
+                }))
             }
         }
     }
@@ -177,6 +182,15 @@ impl fmt::Debug for Service {
     }
 }
 
+/// Of a URL what carries no secret, and tells which name did not resolve.
+fn host_and_port(url: &reqwest::Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
+}
+
 /// `User-Agent` as OPA sends it, with Go's names of systems and processors.
 fn user_agent() -> HeaderValue {
     let os = match std::env::consts::OS {
@@ -193,7 +207,7 @@ fn user_agent() -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("Open-Policy-Agent"))
 }
 
-/// Why a service did not answer. The text names no URL: those can carry secrets.
+/// Why a service did not answer. The text names a host, but no URL: those can carry secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceError(String);
 
@@ -249,6 +263,13 @@ mod tests {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let error = service.authorize(&mut parts).await.unwrap_err();
         assert_eq!(error.to_string(), "credentials: timeout");
+    }
+
+    #[test]
+    fn of_a_url_only_host_and_port_are_told() {
+        let told = |url| host_and_port(&reqwest::Url::parse(url).unwrap()).unwrap();
+        assert_eq!(told("https://u:s3cret@a.test/t0k3n?x=s3cret"), "a.test");
+        assert_eq!(told("http://[::1]:8181/x"), "[::1]:8181");
     }
 
     #[test]

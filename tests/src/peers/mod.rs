@@ -19,6 +19,7 @@ mod ports;
 mod process;
 mod s3;
 mod seaweedfs;
+mod toxiproxy;
 mod versitygw;
 mod watchdog;
 
@@ -33,6 +34,7 @@ pub use oras::Oras;
 pub use process::{Process, StartError};
 pub use s3::{RunningS3, S3_REGION};
 pub use seaweedfs::Seaweedfs;
+pub use toxiproxy::{RunningToxiproxy, Toxiproxy};
 pub use versitygw::{Versitygw, accesses as versitygw_accesses};
 
 /// The `opa` command, version 1.22.2.
@@ -48,6 +50,11 @@ pub fn envoy_plugin() -> Option<EnvoyPlugin> {
 /// The Envoy proxy, version 1.40.0.
 pub fn envoy() -> Option<Envoy> {
     fetch::fetch(&envoy::RECIPE).map(Envoy::at)
+}
+
+/// Toxiproxy, version 2.5.0.
+pub fn toxiproxy() -> Option<Toxiproxy> {
+    fetch::fetch(&toxiproxy::RECIPE).map(Toxiproxy::at)
 }
 
 /// nginx as the system installed it; tests never install system packages.

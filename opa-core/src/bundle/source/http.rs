@@ -29,7 +29,7 @@ impl HttpSource {
     }
 
     async fn get(&self, request: Fetch) -> Result<SourceAnswer, SourceError> {
-        let pending = request.wait.unwrap_or_default();
+        let pending = pending(&request);
         let response = self
             .service
             .get(&self.resource, headers(&request)?, pending)
@@ -41,7 +41,9 @@ impl HttpSource {
                 .get(name)
                 .and_then(|value| value.to_str().ok())
         };
-        let etag: Option<Arc<str>> = header(ETAG).map(Into::into);
+        // A header without a value names nothing.
+        let etag = header(ETAG).filter(|etag| !etag.is_empty());
+        let etag: Option<Arc<str>> = etag.map(Into::into);
         let long_polling = header(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLLING);
         let multiplexed = response.version() == Version::HTTP_2;
         match response.status() {
@@ -67,6 +69,13 @@ impl Source for HttpSource {
     fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
         Box::pin(self.get(request))
     }
+}
+
+/// How much longer than other answers this one may take: a server has nothing to wait with for one
+/// who has no bundle yet. If it hangs, that must be known as soon as of any other server.
+fn pending(request: &Fetch) -> Duration {
+    let waits = request.etag.is_some();
+    request.wait.filter(|_| waits).unwrap_or_default()
 }
 
 fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
@@ -108,7 +117,10 @@ pub(super) fn refusal(response: &reqwest::Response) -> SourceError {
 
 /// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
 fn retry_after_at(value: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
+    let digits = value.trim();
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than fits is as long as can be.
+        let seconds = digits.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds));
     }
     let at = httpdate::parse_http_date(value).ok()?;
@@ -151,8 +163,24 @@ mod tests {
             retry_after_at(date, now + Duration::from_secs(100)),
             Some(Duration::ZERO)
         );
-        assert_eq!(retry_after_at("soon", now), None);
-        assert_eq!(retry_after_at("-1", now), None);
+        let more_than_fits = retry_after_at("99999999999999999999", now);
+        assert_eq!(more_than_fits, Some(Duration::from_secs(u64::MAX)));
+        for nonsense in ["soon", "-1", "+1", "2.5", ""] {
+            assert_eq!(retry_after_at(nonsense, now), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn only_who_has_a_bundle_waits_longer_for_another() {
+        let wait = Some(Duration::from_secs(45));
+        for (etag, wanted) in [(Some("\"abc\"".into()), 45), (None, 0)] {
+            let request = Fetch {
+                etag,
+                wait,
+                ..Fetch::default()
+            };
+            assert_eq!(pending(&request), Duration::from_secs(wanted));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod deltas;
+mod faults;
 mod hostile;
 mod life;
 mod races;
