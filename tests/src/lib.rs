@@ -20,6 +20,7 @@ pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
 pub mod layered;
+pub mod log_sink;
 pub mod peers;
 pub mod policies;
 pub mod scripted;

@@ -324,8 +324,8 @@ mod tests {
         assert_eq!(events[0].get("result"), None);
         let reason = events[0].at(&["custom", "reason"]).and_then(Value::as_str);
         assert_eq!(reason, Some(Reason::Undefined.as_str()));
-        let message = events[0].at(&["error", "message"]).and_then(Value::as_str);
-        assert_eq!(message, Some("a/b decision was undefined"));
+        let error = events[0].get("error").and_then(Value::as_str);
+        assert_eq!(error, Some("undefined: a/b decision was undefined"));
     }
 
     #[tokio::test]
@@ -336,8 +336,8 @@ mod tests {
             assert!(!event.to_json().contains("secret"), "{event}");
             assert!(event.at(&["custom", "withheld"]).is_some());
         }
-        let code = events[1].at(&["error", "code"]).and_then(Value::as_str);
-        assert_eq!(code, Some(EvalError::BUILTIN));
+        let error = events[1].get("error").and_then(Value::as_str);
+        assert_eq!(error, Some("eval_builtin_error: withheld"));
     }
 
     #[tokio::test]

@@ -1,116 +1,505 @@
+//! The event's JSON, as OPA writes it.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-use opa_core::plugin::{Event, EventInput, Metrics};
+use opa_core::plugin::{Event, EventError, EventInput, Metrics};
 use opa_core::{Reason, Value};
 
-/// The event as OPA's decision log writes it. Absent members are left out.
+use crate::json;
+
+/// The event as the input document of the policies on logs (`mask_decision`, `drop_decision`).
+/// Absent members are left out.
 #[must_use]
 pub fn to_value(event: &Event) -> Value {
-    Value::object(members(event))
-}
-
-/// The event as OPA writes it to its console.
-pub(super) fn console_line(event: &Event, now: SystemTime, line: &mut Vec<u8>) {
-    let mut members = members(event);
-    members.extend([
-        member("level", "info"),
-        member("msg", "Decision Log"),
-        member("time", rfc3339(now)),
-        member("type", "openpolicyagent.org/decision_logs"),
-    ]);
-    Value::object(members).write_json(line);
-    line.push(b'\n');
-}
-
-fn members(event: &Event) -> Vec<(Value, Value)> {
+    let mut text = Vec::with_capacity(1024);
     let mut members = vec![
         member("labels", event.labels.to_value()),
         member("decision_id", &*event.decision_id),
-        member("timestamp", rfc3339(event.timestamp)),
-        member("metrics", metrics(&event.metrics)),
     ];
-    if !event.bundles.is_empty() {
-        let bundles = event.bundles.iter().map(|bundle| {
-            let revision = bundle.revision.iter().map(|it| member("revision", &**it));
-            (Value::from(&*bundle.name), Value::object(revision))
+    members.extend(input(event).map(|input| member("input", &*input)));
+    let values = [
+        ("result", &event.result),
+        ("nd_builtin_cache", &event.nd_builtin_cache),
+    ];
+    members.extend(
+        values
+            .into_iter()
+            .filter_map(|(name, value)| Some(member(name, value.as_ref()?))),
+    );
+    // The rest is small: its one description is the one that writes it.
+    text.push(b'{');
+    Members::new(event, &mut text).small();
+    text.push(b'}');
+    if let Ok(small) = Value::from_json(&text)
+        && let Some(small) = small.as_object()
+    {
+        members.extend(
+            small
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+    }
+    Value::object(members)
+}
+
+/// What [`write_event`] wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// Where `nd_builtin_cache` and the comma before it stand, counted from the event's first
+    /// byte: without these bytes the event is whole.
+    pub nd_builtin_cache: Option<Range<usize>>,
+}
+
+/// Appends the event as OPA uploads it: one JSON object, members in OPA's order.
+///
+/// A deferred input is built here; if its code panics, `out` has a part of the event.
+///
+/// ```
+/// use opa_core::plugin::{Event, Labels};
+/// use opa_core::{AppId, Reason};
+/// use opa_plugins::decision_logs::write_event;
+/// use std::time::SystemTime;
+///
+/// let labels = Labels::new([("id".to_owned(), "1".to_owned())]);
+/// let app = AppId::new("shop")?;
+/// let event = Event::new(app, labels, "7".into(), Reason::Decided, SystemTime::UNIX_EPOCH);
+/// let mut json = Vec::new();
+/// write_event(&event, &mut json);
+/// assert!(json.starts_with(br#"{"labels":{"id":"1"},"decision_id":"7","timestamp":"1970-01-01T00:00:00Z","#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write_event(event: &Event, out: &mut Vec<u8>) -> Written {
+    let start = out.len();
+    out.push(b'{');
+    let mut members = Members::new(event, out);
+    members.labels();
+    members.decision_id();
+    members.trace();
+    members.bundles();
+    members.path();
+    members.input();
+    members.result();
+    let before = members.out.len();
+    members.nd_builtin_cache();
+    let after = members.out.len();
+    members.erased();
+    members.masked();
+    members.error();
+    members.requested_by();
+    members.timestamp();
+    members.metrics();
+    members.req_id();
+    members.rule_labels();
+    members.request_context();
+    members.custom();
+    out.push(b'}');
+    Written {
+        nd_builtin_cache: (before < after).then(|| before - start..after - start),
+    }
+}
+
+/// Appends the event as OPA writes it to its console: members by name, an error as its text.
+pub(super) fn console_line(event: &Event, now: SystemTime, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let mut members = Members::new(event, out);
+    members.bundles();
+    members.custom();
+    members.decision_id();
+    members.erased();
+    members.error_text();
+    members.input();
+    members.labels();
+    members.text("level", "info");
+    members.masked();
+    members.metrics();
+    members.text("msg", "Decision Log");
+    members.nd_builtin_cache();
+    members.path();
+    members.req_id();
+    members.request_context();
+    members.requested_by();
+    members.result();
+    members.rule_labels();
+    members.span_id();
+    members.time("time", whole_seconds(now));
+    members.timestamp();
+    members.trace_id();
+    members.text("type", "openpolicyagent.org/decision_logs");
+    out.extend_from_slice(b"}\n");
+}
+
+/// Writes an event's members one by one, absent ones not at all.
+struct Members<'a> {
+    event: &'a Event,
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Members<'a> {
+    fn new(event: &'a Event, out: &'a mut Vec<u8>) -> Self {
+        Self {
+            event,
+            out,
+            first: true,
+        }
+    }
+
+    /// All that is small and that no other member of [`to_value`] is.
+    fn small(&mut self) {
+        self.trace();
+        self.bundles();
+        self.path();
+        self.erased();
+        self.masked();
+        self.error();
+        self.requested_by();
+        self.timestamp();
+        self.metrics();
+        self.req_id();
+        self.rule_labels();
+        self.request_context();
+        self.custom();
+    }
+
+    fn name(&mut self, name: &str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        json::string(name, self.out);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A text, unless it is empty: Go leaves those out.
+    fn text(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            json::string(text, self.name(name));
+        }
+    }
+
+    fn value(&mut self, name: &str, value: Option<&Value>) {
+        if let Some(value) = value {
+            json::value(value, self.name(name));
+        }
+    }
+
+    fn texts(&mut self, name: &str, texts: &[impl AsRef<str>]) {
+        if !texts.is_empty() {
+            json::array(texts, self.name(name), |text, out| {
+                json::string(text.as_ref(), out);
+            });
+        }
+    }
+
+    fn time(&mut self, name: &str, time: SystemTime) {
+        json::time(time, self.name(name));
+    }
+
+    fn labels(&mut self) {
+        let labels = self.event.labels.iter();
+        json::object(labels, self.name("labels"), json::string);
+    }
+
+    fn decision_id(&mut self) {
+        json::string(&self.event.decision_id, self.name("decision_id"));
+    }
+
+    fn trace(&mut self) {
+        self.trace_id();
+        self.span_id();
+    }
+
+    fn trace_id(&mut self) {
+        self.text(
+            "trace_id",
+            self.event.trace_id.as_deref().unwrap_or_default(),
+        );
+    }
+
+    fn span_id(&mut self) {
+        self.text("span_id", self.event.span_id.as_deref().unwrap_or_default());
+    }
+
+    fn bundles(&mut self) {
+        let mut bundles: Vec<_> = self.event.bundles.iter().collect();
+        if bundles.is_empty() {
+            return;
+        }
+        bundles.sort_by(|left, right| left.name.cmp(&right.name));
+        let bundles = bundles.iter().map(|it| (&it.name, it.revision.as_deref()));
+        json::object(bundles, self.name("bundles"), |revision, out| {
+            let revision = revision.filter(|it| !it.is_empty());
+            json::object(revision.map(|it| ("revision", it)), out, json::string);
         });
-        members.push(member("bundles", Value::object(bundles)));
     }
-    members.extend(event.path.iter().map(|path| member("path", &**path)));
-    match &event.input {
-        EventInput::None | EventInput::Withheld => {}
-        EventInput::Built(input) => members.push(member("input", input.clone())),
-        EventInput::Deferred(input) => members.push(member("input", input.build())),
+
+    fn path(&mut self) {
+        self.text("path", self.event.path.as_deref().unwrap_or_default());
     }
-    members.extend(
-        event
-            .result
-            .iter()
-            .map(|result| member("result", result.clone())),
-    );
-    members.extend(event.error.iter().map(|error| {
-        let error = [
-            member("code", &*error.code),
-            member("message", &*error.message),
+
+    fn input(&mut self) {
+        self.value("input", input(self.event).as_deref());
+    }
+
+    fn result(&mut self) {
+        self.value("result", self.event.result.as_ref());
+    }
+
+    fn nd_builtin_cache(&mut self) {
+        self.value("nd_builtin_cache", self.event.nd_builtin_cache.as_ref());
+    }
+
+    fn erased(&mut self) {
+        self.texts("erased", &self.event.erased);
+    }
+
+    fn masked(&mut self) {
+        self.texts("masked", &self.event.masked);
+    }
+
+    fn error(&mut self) {
+        if let Some(EventError { code, message }) = &self.event.error {
+            let members = [("code", code), ("message", message)];
+            json::object(members, self.name("error"), |text, out| {
+                json::string(text, out);
+            });
+        }
+    }
+
+    fn error_text(&mut self) {
+        if let Some(EventError { code, message }) = &self.event.error {
+            self.text("error", &format!("{code}: {message}"));
+        }
+    }
+
+    fn requested_by(&mut self) {
+        self.text(
+            "requested_by",
+            self.event.requested_by.as_deref().unwrap_or_default(),
+        );
+    }
+
+    fn timestamp(&mut self) {
+        self.time("timestamp", self.event.timestamp);
+    }
+
+    fn metrics(&mut self) {
+        let Metrics { eval, handler, .. } = self.event.metrics;
+        let timers = [
+            ("timer_rego_query_eval_ns", eval),
+            ("timer_server_handler_ns", handler),
         ];
-        member("error", Value::object(error))
-    }));
-    members.extend(
-        event
-            .requested_by
-            .iter()
-            .map(|client| member("requested_by", &**client)),
-    );
-    let mut custom: Vec<_> = event
-        .custom
-        .iter()
-        .map(|(name, value)| member(name, value.clone()))
-        .collect();
-    if !matches!(
-        event.reason,
-        Reason::Allowed | Reason::Denied | Reason::Decided
-    ) {
-        custom.push(member("reason", event.reason.as_str()));
+        json::object(timers, self.name("metrics"), nanos);
     }
-    if !custom.is_empty() {
-        members.push(member("custom", Value::object(custom)));
+
+    fn req_id(&mut self) {
+        if let Some(id) = self.event.req_id.filter(|id| *id > 0) {
+            json::integer(id, self.name("req_id"));
+        }
     }
-    members
+
+    fn rule_labels(&mut self) {
+        if !self.event.rule_labels.is_empty() {
+            let labels = &self.event.rule_labels;
+            json::array(labels, self.name("rule_labels"), json::value);
+        }
+    }
+
+    fn request_context(&mut self) {
+        let headers = &self.event.request_headers;
+        let mut headers: Vec<_> = headers.iter().filter(|it| !it.values.is_empty()).collect();
+        if headers.is_empty() {
+            return;
+        }
+        headers.sort_by(|left, right| left.name.cmp(&right.name));
+        headers.dedup_by(|left, right| left.name == right.name);
+        let out = self.name("request_context");
+        out.extend_from_slice(br#"{"http":{"headers":"#);
+        let headers = headers.iter().map(|it| (&it.name, &it.values));
+        json::object(headers, out, |values, out| {
+            json::array(values, out, |value, out| json::string(value, out));
+        });
+        out.extend_from_slice(b"}}");
+    }
+
+    fn custom(&mut self) {
+        let reason = match self.event.reason {
+            Reason::Allowed | Reason::Denied | Reason::Decided => None,
+            reason => Some(Value::from(reason.as_str())),
+        };
+        let reason = reason.iter().map(|reason| ("reason", reason));
+        let custom = self.event.custom.iter().map(|(name, value)| (*name, value));
+        let mut custom: Vec<_> = custom.chain(reason).collect();
+        if custom.is_empty() {
+            return;
+        }
+        // Of members with one name the last stays.
+        custom.reverse();
+        custom.sort_by_key(|(name, _)| *name);
+        custom.dedup_by_key(|(name, _)| *name);
+        json::object(custom, self.name("custom"), json::value);
+    }
 }
 
-fn metrics(metrics: &Metrics) -> Value {
-    Value::object([
-        member("timer_rego_query_eval_ns", nanos(metrics.eval)),
-        member("timer_server_handler_ns", nanos(metrics.handler)),
-    ])
-}
-
-fn nanos(duration: Duration) -> Value {
-    Value::from(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+fn input(event: &Event) -> Option<Cow<'_, Value>> {
+    match &event.input {
+        EventInput::None | EventInput::Withheld => None,
+        EventInput::Built(input) => Some(Cow::Borrowed(input)),
+        EventInput::Deferred(input) => Some(Cow::Owned(input.build())),
+    }
 }
 
 fn member(name: &str, value: impl Into<Value>) -> (Value, Value) {
     (Value::from(name), value.into())
 }
 
-/// Go's `RFC3339Nano`, in UTC: trailing zeros of the fraction are left out.
-fn rfc3339(time: SystemTime) -> String {
-    // A clock outside of the years that can be written is shown as Go's zero time.
-    jiff::Timestamp::try_from(time).map_or_else(
-        |_| "0001-01-01T00:00:00Z".to_owned(),
-        |timestamp| timestamp.to_string(),
-    )
+fn nanos(duration: Duration, out: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "{}", duration.as_nanos());
+}
+
+/// The console's own time has no fraction.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+        Err(_) => time,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use opa_core::AppId;
+    use opa_core::plugin::{BundleRevision, Labels, RequestHeader};
+
+    fn json(text: &str) -> Value {
+        Value::from_json(text.as_bytes()).unwrap()
+    }
+
+    fn bare() -> Event {
+        let labels = Labels::new([
+            ("version".into(), "1.22.2".into()),
+            ("id".into(), "<i>".into()),
+        ]);
+        let app = AppId::new("shop").unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
+        Event::new(app, labels, "d".into(), Reason::Decided, at)
+    }
+
+    fn full() -> Event {
+        let mut event = bare();
+        let revision = |name: &str, revision: Option<&str>| BundleRevision {
+            name: name.into(),
+            revision: revision.map(Into::into),
+        };
+        event.bundles = [revision("b", Some("r")), revision("a", None)].into();
+        event.path = Some("a/b".into());
+        event.input = EventInput::Built(json(r#"{"x":"<"}"#));
+        event.result = Some(Value::set([Value::from(2), Value::from(1)]));
+        event.nd_builtin_cache = Some(json(r#"{"time.now_ns":{"[]":1}}"#));
+        event.erased = vec!["/input/a".into()];
+        event.masked = vec!["/input/b".into(), "/input/c".into()];
+        event.error = Some(EventError {
+            code: "c".into(),
+            message: "m".into(),
+        });
+        event.requested_by = Some("127.0.0.1:1".into());
+        event.trace_id = Some("0af7".into());
+        event.span_id = Some("b7ad".into());
+        event.req_id = Some(7);
+        event.rule_labels = vec![json(r#"{"team":"red"}"#)];
+        event.request_headers = vec![RequestHeader {
+            name: "X-a".into(),
+            values: vec!["1".into(), "2".into()],
+        }];
+        event.custom = vec![
+            ("z", Value::from(1)),
+            ("a", Value::from(2)),
+            ("z", Value::from(3)),
+        ];
+        event.reason = Reason::EvalError;
+        event
+    }
+
+    fn written(event: &Event) -> (String, Written) {
+        let mut out = Vec::new();
+        let written = write_event(event, &mut out);
+        (String::from_utf8(out).unwrap(), written)
+    }
 
     #[test]
-    fn times_are_gos() {
-        let at = |nanos| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos));
-        assert_eq!(at(0), "1970-01-01T00:00:00Z");
-        assert_eq!(at(1_500_000_000), "1970-01-01T00:00:01.5Z");
-        assert_eq!(at(1_000_000_001), "1970-01-01T00:00:01.000000001Z");
+    fn members_stand_in_opas_order() {
+        let expected = concat!(
+            r#"{"labels":{"id":"\u003ci\u003e","version":"1.22.2"},"decision_id":"d","#,
+            r#""trace_id":"0af7","span_id":"b7ad","bundles":{"a":{},"b":{"revision":"r"}},"#,
+            r#""path":"a/b","input":{"x":"\u003c"},"result":[1,2],"#,
+            r#""nd_builtin_cache":{"time.now_ns":{"[]":1}},"erased":["/input/a"],"#,
+            r#""masked":["/input/b","/input/c"],"error":{"code":"c","message":"m"},"#,
+            r#""requested_by":"127.0.0.1:1","timestamp":"1970-01-01T00:00:01.5Z","#,
+            r#""metrics":{"timer_rego_query_eval_ns":0,"timer_server_handler_ns":0},"req_id":7,"#,
+            r#""rule_labels":[{"team":"red"}],"#,
+            r#""request_context":{"http":{"headers":{"X-a":["1","2"]}}},"#,
+            r#""custom":{"a":2,"reason":"eval_error","z":3}}"#,
+        );
+        assert_eq!(written(&full()).0, expected);
+    }
+
+    #[test]
+    fn absent_members_are_left_out() {
+        let expected = concat!(
+            r#"{"labels":{"id":"\u003ci\u003e","version":"1.22.2"},"decision_id":"d","#,
+            r#""timestamp":"1970-01-01T00:00:01.5Z","#,
+            r#""metrics":{"timer_rego_query_eval_ns":0,"timer_server_handler_ns":0}}"#,
+        );
+        let (text, written) = written(&bare());
+        assert_eq!(text, expected);
+        assert_eq!(written, Written::default());
+    }
+
+    #[test]
+    fn the_place_of_the_nd_builtin_cache_is_told() {
+        let mut event = full();
+        let (mut with, written_with) = written(&event);
+        with.replace_range(written_with.nd_builtin_cache.unwrap(), "");
+        event.nd_builtin_cache = None;
+        assert_eq!(with, written(&event).0);
+    }
+
+    #[test]
+    fn a_policy_on_logs_reads_what_is_uploaded() {
+        for event in [bare(), full()] {
+            assert_eq!(to_value(&event), {
+                let read = json(&written(&event).0);
+                let entries = read.as_object().unwrap().iter();
+                Value::object(entries.map(|(name, value)| match name.as_str() {
+                    // Sets stay sets.
+                    Some("result") => (name.clone(), event.result.clone().unwrap()),
+                    _ => (name.clone(), value.clone()),
+                }))
+            });
+        }
+    }
+
+    #[test]
+    fn the_console_has_its_members_by_name() {
+        let mut out = Vec::new();
+        console_line(
+            &full(),
+            SystemTime::UNIX_EPOCH + Duration::from_millis(2_900),
+            &mut out,
+        );
+        let line = String::from_utf8(out).unwrap();
+        let read = json(line.trim_end());
+        // Names in a JSON text that was read are sorted.
+        let mut again = Vec::new();
+        json::value(&read, &mut again);
+        assert_eq!(line.trim_end(), String::from_utf8(again).unwrap());
+        assert_eq!(read.get("error"), Some(&Value::from("c: m")));
+        assert_eq!(read.get("time"), Some(&Value::from("1970-01-01T00:00:02Z")));
+        assert_eq!(read.len(), Some(23));
     }
 }

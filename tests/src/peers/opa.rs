@@ -129,6 +129,17 @@ impl Opa {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// As [`serve`](Opa::serve), with all that it wrote if it ends instead of serving.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't accept the configuration.
+    pub async fn try_serve(&self, configuration: &str) -> Result<RunningOpa, String> {
+        process::start(|| self.attempt(configuration, "/health"))
+            .await
+            .map_err(|error| error.to_string())
+    }
+
     async fn attempt(&self, configuration: &str, target: &str) -> Result<RunningOpa, StartError> {
         let server = Server::start("opa", &self.program, |_| configuration.to_owned()).await?;
         Ok(RunningOpa {
