@@ -80,7 +80,8 @@ pub struct Event {
     pub error: Option<EventError>,
     /// Why the decision is what it is.
     pub reason: Reason,
-    /// What non-deterministic built-ins answered: an object by built-in, of objects by arguments.
+    /// What non-deterministic built-ins answered: an object by built-in, of objects by arguments. No instance
+    /// fills it yet.
     pub nd_builtin_cache: Option<Value>,
     /// The paths that the mask policy removed, such as `/input/password`.
     pub erased: Vec<Arc<str>>,
@@ -88,15 +89,20 @@ pub struct Event {
     pub masked: Vec<Arc<str>>,
     /// The client's address, if known.
     pub requested_by: Option<Arc<str>>,
-    /// The id of the trace that the request belongs to, in hexadecimal digits.
+    /// The id of the trace that the request belongs to, in hexadecimal digits. No instance
+    /// fills it yet.
     pub trace_id: Option<Arc<str>>,
-    /// The id of the request's span, in hexadecimal digits.
+    /// The id of the request's span, in hexadecimal digits. No instance
+    /// fills it yet.
     pub span_id: Option<Arc<str>>,
-    /// The number of the request; OPA counts them from 1.
+    /// The number of the request; OPA counts them from 1. No instance
+    /// fills it yet.
     pub req_id: Option<u64>,
-    /// The labels of the rules that succeeded, an object for each.
+    /// The labels of the rules that succeeded, an object for each. No instance
+    /// fills it yet.
     pub rule_labels: Vec<Value>,
-    /// The headers of the request that the log shows (`request_context.http.headers`).
+    /// The headers of the request that the log shows (`request_context.http.headers`). No instance
+    /// fills it yet.
     pub request_headers: Vec<RequestHeader>,
     /// When the decision was asked for.
     pub timestamp: SystemTime,

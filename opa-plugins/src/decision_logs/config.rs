@@ -160,10 +160,21 @@ fn url_problem(resource: &str) -> Option<&'static str> {
         return Some("invalid URL escape");
     }
     let first = path.split('/').next().unwrap_or_default();
-    if first.contains(':') {
-        return Some("first path segment in URL cannot contain colon");
+    match first.split_once(':') {
+        Some(("", _)) => Some("missing protocol scheme"),
+        Some((scheme, _)) if !is_scheme(scheme) => {
+            Some("first path segment in URL cannot contain colon")
+        }
+        _ => None,
     }
-    None
+}
+
+/// Whether Go takes what stands before a colon for a scheme, which may be any (RFC 3986, 3.1).
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 fn read_decision(

@@ -37,6 +37,8 @@
 pub mod chunk;
 mod config;
 mod console;
+#[cfg(test)]
+mod cost;
 mod drop;
 mod encode;
 mod limiter;

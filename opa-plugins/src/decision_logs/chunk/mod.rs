@@ -262,7 +262,8 @@ impl ChunkEncoder {
 
     /// Makes chunks of halves, quarters and so on of what was gathered.
     fn split(&mut self, compressor: &mut Compressor, chunks: &mut Vec<Chunk>) {
-        let mut pending = vec![0..self.open.events.len()];
+        let mut pending = Vec::new();
+        pending.push(0..self.open.events.len());
         while let Some(range) = pending.pop() {
             if range.len() > 1 {
                 if !self.make(range.clone(), compressor, chunks) {

@@ -189,9 +189,9 @@ fn messages_are_those_of_opa() {
             r#"invalid resource path "a%zz": invalid URL escape"#,
         ),
         (
-            json!({"resource": "a:b"}),
+            json!({"resource": "1a:b"}),
             "resource",
-            r#"invalid resource path "a:b": first path segment in URL cannot contain colon"#,
+            r#"invalid resource path "1a:b": first path segment in URL cannot contain colon"#,
         ),
         (
             json!({"console": 1}),

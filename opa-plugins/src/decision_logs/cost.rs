@@ -1,14 +1,15 @@
 //! What a logged decision costs: encoding and compressing, without an upload. Ratios count, so it
 //! prints and asserts nothing:
-//! `cargo test --release -p opa-plugins --test cost -- --ignored --nocapture`.
+//! `cargo test --release -p opa-plugins --lib cost -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use opa_core::plugin::{BundleRevision, Event, EventInput, Labels};
 use opa_core::{AppId, Reason, Value};
-use opa_plugins::decision_logs::chunk::{ChunkEncoder, Compressor, EncodedEvent};
-use opa_plugins::decision_logs::mask::MaskRules;
-use opa_plugins::decision_logs::write_event;
+
+use super::chunk::{ChunkEncoder, Compressor, EncodedEvent};
+use super::mask::MaskRules;
+use super::write_event;
 
 const EVENTS: u32 = 20_000;
 
@@ -60,7 +61,7 @@ fn events() -> Vec<Event> {
             event.bundles = [bundle.clone()].into();
             event.path = Some("orders/allow".into());
             event.input = EventInput::Built(input(&mut random));
-            event.result = Some(Value::from(random.next() % 4 != 0));
+            event.result = Some(Value::from(!random.next().is_multiple_of(4)));
             event.requested_by = Some(
                 format!(
                     "10.2.{}.{}:{}",
@@ -134,6 +135,18 @@ fn cost_of_an_event() {
             chunks(&texts, &mut compressor)
         });
     }
+    let mut compressor = Compressor::default();
+    per_event("all: encode, chunks by default", || {
+        let mut encoder = ChunkEncoder::new(32_768);
+        let mut chunks = Vec::new();
+        for event in &events {
+            text.clear();
+            write_event(event, &mut text);
+            encoder.push(EncodedEvent::new(&text), &mut compressor, &mut chunks);
+        }
+        encoder.flush(&mut compressor, &mut chunks);
+        String::new()
+    });
     per_event("mask of three rules", || {
         let mask = br#"["/input/attributes/request/http/headers/authorization", "/input/parsed_body", {"op": "upsert", "path": "/input/attributes/source", "value": null}]"#;
         let mask = Value::from_json(mask).unwrap();
