@@ -50,6 +50,8 @@ impl Compressor {
         }
         out.extend_from_slice(&crc.sum().to_le_bytes());
         out.extend_from_slice(&crc.amount().to_le_bytes());
+        // It may wait for long.
+        out.shrink_to_fit();
         (out.len() <= limit).then_some(out)
     }
 

@@ -23,11 +23,15 @@
 //! assert_eq!(chunks[0].events, 2);
 //! ```
 
+mod batch;
+mod counters;
 mod gzip;
 mod limit;
 
 use std::ops::Range;
 
+use batch::Batch;
+pub use counters::ChunkCounters;
 pub use gzip::Compressor;
 use limit::AdaptiveLimit;
 
@@ -71,48 +75,6 @@ impl<'a> EncodedEvent<'a> {
     }
 }
 
-/// What happened so far, under the names of OPA's metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ChunkCounters {
-    /// `decision_logs_encoding_failure`: events dropped because even alone they are too large.
-    pub encoding_failure: u64,
-    /// `decision_logs_nd_builtin_cache_dropped`: events that lost it to fit.
-    pub nd_builtin_cache_dropped: u64,
-    /// `enc_log_exceeded_upload_size_limit_bytes`: events that as they came were too large.
-    pub exceeded_upload_size_limit: u64,
-    /// `enc_uncompressed_limit_scale_up`: chunks under 90% of the bound.
-    pub scale_up: u64,
-    /// `enc_uncompressed_limit_scale_down`: chunks to be that exceeded the bound.
-    pub scale_down: u64,
-    /// `enc_uncompressed_limit_stable`: chunks that were full enough.
-    pub stable: u64,
-}
-
-impl ChunkCounters {
-    /// The counters with OPA's names, the deprecated ones included.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        [
-            ("decision_logs_encoding_failure", self.encoding_failure),
-            (
-                "decision_logs_nd_builtin_cache_dropped",
-                self.nd_builtin_cache_dropped,
-            ),
-            (
-                "enc_log_exceeded_upload_size_limit_bytes",
-                self.exceeded_upload_size_limit,
-            ),
-            ("enc_soft_limit_scale_down", self.scale_down),
-            ("enc_soft_limit_scale_up", self.scale_up),
-            ("enc_soft_limit_stable", self.stable),
-            ("enc_uncompressed_limit_scale_down", self.scale_down),
-            ("enc_uncompressed_limit_scale_up", self.scale_up),
-            ("enc_uncompressed_limit_stable", self.stable),
-        ]
-        .into_iter()
-    }
-}
-
 /// Gathers the events of one app into chunks. See the [module docs](self).
 #[derive(Debug)]
 pub struct ChunkEncoder {
@@ -123,22 +85,6 @@ pub struct ChunkEncoder {
     too_large: Option<usize>,
     open: Batch,
     counters: ChunkCounters,
-}
-
-/// The events of a chunk to be.
-#[derive(Debug, Default)]
-struct Batch {
-    /// Each event with `[` or `,` before it.
-    text: Vec<u8>,
-    events: Vec<Entry>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Where its text ends.
-    end: usize,
-    /// The place of the `nd_builtin_cache`, from the start of its text.
-    cache: Option<Range<usize>>,
 }
 
 impl ChunkEncoder {
@@ -313,65 +259,6 @@ impl ChunkEncoder {
             None => self.counters.encoding_failure += 1,
         }
         body.map(chunk)
-    }
-}
-
-impl Batch {
-    fn push(&mut self, json: &[u8], cache: Option<Range<usize>>) {
-        self.text
-            .push(if self.events.is_empty() { b'[' } else { b',' });
-        self.text.extend_from_slice(json);
-        let end = self.text.len();
-        self.events.push(Entry { end, cache });
-    }
-
-    fn clear(&mut self) {
-        self.text.clear();
-        self.events.clear();
-    }
-
-    /// How many of the first events have no more text than that.
-    fn events_within(&self, size: usize) -> usize {
-        self.events.partition_point(|event| event.end <= size)
-    }
-
-    fn remove_first(&mut self, events: usize) {
-        let removed = self.start(events) - 1;
-        self.text.drain(..removed);
-        if let Some(first) = self.text.first_mut() {
-            *first = b'[';
-        }
-        self.events.drain(..events);
-        for event in &mut self.events {
-            event.end -= removed;
-        }
-    }
-
-    /// Where the text of an event starts, after its separator.
-    fn start(&self, event: usize) -> usize {
-        let before = event.checked_sub(1).and_then(|it| self.events.get(it));
-        before.map_or(0, |before| before.end) + 1
-    }
-
-    fn texts(&self, range: &Range<usize>) -> &[u8] {
-        let last = range.end.checked_sub(1).and_then(|it| self.events.get(it));
-        let end = last.map_or(0, |last| last.end);
-        self.text
-            .get(self.start(range.start)..end)
-            .unwrap_or_default()
-    }
-
-    /// An array of some of the events.
-    fn parts(&self, range: Range<usize>) -> [&[u8]; 3] {
-        [b"[", self.texts(&range), b"]"]
-    }
-
-    fn event(&self, number: usize) -> EncodedEvent<'_> {
-        let cache = self.events.get(number).and_then(|it| it.cache.clone());
-        EncodedEvent {
-            json: self.texts(&(number..number + 1)),
-            cache,
-        }
     }
 }
 
