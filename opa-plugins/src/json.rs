@@ -1,8 +1,9 @@
 //! JSON text as Go's `encoding/json` writes it: with `<`, `>` and `&` escaped too.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::SystemTime;
-use std::{iter, slice};
+use std::{iter, slice, vec};
 
 use opa_core::{ObjectIter, Value};
 
@@ -23,18 +24,20 @@ pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
 ///
 /// Any depth is safe.
 pub(crate) fn value(value: &Value, out: &mut Vec<u8>) {
+    value_within(value, usize::MAX, out);
+}
+
+/// As [`value`], but stops when `out` has more than `limit` bytes, and answers false then. A value
+/// that is shared many times in itself can have a text that is far larger than itself.
+pub(crate) fn value_within(value: &Value, limit: usize, out: &mut Vec<u8>) -> bool {
     let mut open: Vec<Open<'_>> = Vec::new();
     open.extend(start(value, out));
     let mut first = true;
     while let Some(container) = open.last_mut() {
-        let (key, item) = match container {
-            Open::Items(items) => (None, items.next()),
-            Open::Members(members) => match members.next() {
-                Some((key, item)) => (key.as_str(), Some(item)),
-                None => (None, None),
-            },
-        };
-        let Some(item) = item else {
+        if out.len() > limit {
+            return false;
+        }
+        let Some((key, item)) = container.next() else {
             out.push(container.closing());
             open.pop();
             first = false;
@@ -44,13 +47,14 @@ pub(crate) fn value(value: &Value, out: &mut Vec<u8>) {
             out.push(b',');
         }
         if let Some(key) = key {
-            string(key, out);
+            string(&key, out);
             out.push(b':');
         }
         let below = start(item, out);
         first = below.is_some();
         open.extend(below);
     }
+    out.len() <= limit
 }
 
 /// Appends an object of strings to values that the caller writes.
@@ -119,13 +123,25 @@ pub(crate) fn zero_time(out: &mut Vec<u8>) {
 enum Open<'a> {
     Items(slice::Iter<'a, Value>),
     Members(ObjectIter<'a>),
+    /// The members of an object that has keys other than strings, ordered by text.
+    Renamed(vec::IntoIter<(Cow<'a, str>, &'a Value)>),
 }
 
-impl Open<'_> {
+impl<'a> Open<'a> {
+    fn next(&mut self) -> Option<(Option<Cow<'a, str>>, &'a Value)> {
+        match self {
+            Self::Items(items) => items.next().map(|item| (None, item)),
+            Self::Members(members) => members
+                .next()
+                .map(|(key, item)| (key.as_str().map(Cow::Borrowed), item)),
+            Self::Renamed(members) => members.next().map(|(key, item)| (Some(key), item)),
+        }
+    }
+
     fn closing(&self) -> u8 {
         match self {
             Self::Items(_) => b']',
-            Self::Members(_) => b'}',
+            Self::Members(_) | Self::Renamed(_) => b'}',
         }
     }
 }
@@ -137,19 +153,16 @@ fn start<'a>(value: &'a Value, out: &mut Vec<u8>) -> Option<Open<'a>> {
         return None;
     }
     if let Some(object) = value.as_object() {
+        out.push(b'{');
         // Kinds are ordered, so that strings stand together.
         let mut members = object.iter();
         let ends = [members.next(), members.next_back()];
-        if !ends
-            .into_iter()
-            .flatten()
-            .all(|(key, _)| key.as_str().is_some())
-        {
-            renamed(value, out);
-            return None;
-        }
-        out.push(b'{');
-        return Some(Open::Members(object.iter()));
+        let is_text = |(key, _): (&Value, &Value)| key.as_str().is_some();
+        return Some(if ends.into_iter().flatten().all(is_text) {
+            Open::Members(object.iter())
+        } else {
+            renamed(object.iter())
+        });
     }
     let items = value.as_array().map(<[Value]>::iter);
     if let Some(items) = items.or_else(|| value.as_set().map(|set| set.iter())) {
@@ -163,18 +176,17 @@ fn start<'a>(value: &'a Value, out: &mut Vec<u8>) -> Option<Open<'a>> {
     None
 }
 
-/// An object with keys that are no strings: rare, so it may cost a second look at the text.
-fn renamed(value: &Value, out: &mut Vec<u8>) {
-    let start = out.len();
-    value.write_json(out);
-    let text = out.split_off(start);
-    // Outside of strings none of these occur.
-    for byte in text {
-        match byte {
-            b'<' | b'>' | b'&' => unicode(byte, out),
-            byte => out.push(byte),
-        }
-    }
+/// Of keys with one text the later stays, as in OPA.
+fn renamed<'a>(members: ObjectIter<'a>) -> Open<'a> {
+    let text = |key: &'a Value| match key.as_str() {
+        Some(text) => Cow::Borrowed(text),
+        None => Cow::Owned(key.to_json()),
+    };
+    let mut members: Vec<_> = members.map(|(key, item)| (text(key), item)).collect();
+    members.reverse();
+    members.sort_by(|(left, _), (right, _)| left.cmp(right));
+    members.dedup_by(|(left, _), (right, _)| left == right);
+    Open::Renamed(members.into_iter())
 }
 
 /// What a byte of a text needs.
@@ -280,6 +292,23 @@ mod tests {
             ),
         ]);
         assert_eq!(text(&object), r#"{"0":"b","1":"dup","{\"\u003c\":1}":3}"#);
+    }
+
+    #[test]
+    fn a_text_ends_soon_after_its_limit() {
+        let shared = (0..40).fold(Value::from("x"), |value, level| {
+            if level % 2 == 0 {
+                Value::array([value.clone(), value])
+            } else {
+                Value::object([(Value::from(1), value.clone()), (Value::from(2), value)])
+            }
+        });
+        let mut out = Vec::new();
+        assert!(!value_within(&shared, 1_000, &mut out));
+        assert!(out.len() < 1_100);
+        let mut out = Vec::new();
+        assert!(value_within(&Value::from("abc"), 5, &mut out));
+        assert!(!value_within(&Value::from("abc"), 9, &mut out));
     }
 
     #[test]

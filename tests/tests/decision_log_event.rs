@@ -195,7 +195,7 @@ async fn events_are_uploaded_as_by_opa() {
         let mut ours = Vec::new();
         for (number, theirs) in theirs.iter().enumerate() {
             ours.push(if number == 0 { b'[' } else { b',' });
-            write_event(&event(theirs), &mut ours);
+            write_event(&event(theirs), &mut ours).unwrap();
         }
         ours.push(b']');
         assert_eq!(without_metrics(&ours), without_metrics(&post.body));

@@ -275,7 +275,7 @@ fn ours(input: Option<&Value>, result: Option<&Value>, mask: &Value) -> Option<V
         .apply(&mut event)
         .ok()?;
     let mut text = Vec::new();
-    write_event(&event, &mut text);
+    write_event(&event, &mut text).unwrap();
     Some(Value::from_json(&text).unwrap())
 }
 

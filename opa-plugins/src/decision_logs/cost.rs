@@ -117,7 +117,7 @@ fn cost_of_an_event() {
     let mut text = Vec::new();
     for event in &events {
         text.clear();
-        write_event(event, &mut text);
+        write_event(event, &mut text).unwrap();
         texts.push(text.clone());
     }
     let size = texts.iter().map(Vec::len).sum::<usize>() / texts.len();
@@ -125,7 +125,7 @@ fn cost_of_an_event() {
     per_event("encode", || {
         for event in &events {
             text.clear();
-            write_event(event, &mut text);
+            write_event(event, &mut text).unwrap();
         }
         String::new()
     });
@@ -141,7 +141,7 @@ fn cost_of_an_event() {
         let mut chunks = Vec::new();
         for event in &events {
             text.clear();
-            write_event(event, &mut text);
+            write_event(event, &mut text).unwrap();
             encoder.push(EncodedEvent::new(&text), &mut compressor, &mut chunks);
         }
         encoder.flush(&mut compressor, &mut chunks);

@@ -11,9 +11,10 @@ use opa_core::plugin::Event;
 use members::{Members, input};
 
 /// The event as the input document of the policies on logs (`mask_decision`, `drop_decision`).
-/// Absent members are left out.
+/// Absent members are left out. `None` when the event is too large or too deep for a document: it
+/// must then be [withheld](super::mask::withhold).
 #[must_use]
-pub fn to_value(event: &Event) -> Value {
+pub fn to_value(event: &Event) -> Option<Value> {
     let mut text = Vec::with_capacity(1024);
     let mut members = vec![
         member("labels", event.labels.to_value()),
@@ -33,17 +34,19 @@ pub fn to_value(event: &Event) -> Value {
     text.push(b'{');
     Members::new(event, &mut text).small();
     text.push(b'}');
-    if let Ok(small) = Value::from_json(&text)
-        && let Some(small) = small.as_object()
-    {
-        members.extend(
-            small
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
-    }
-    Value::object(members)
+    let small = Value::from_json(&text).ok()?;
+    members.extend(
+        small
+            .as_object()?
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    Some(Value::object(members))
 }
+
+/// The most bytes that an event's text may have: values are shared in memory, so that a small one
+/// can have a text without end.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024 * 1024;
 
 /// What [`write_event`] wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +59,8 @@ pub struct Written {
 
 /// Appends the event as OPA uploads it: one JSON object, members in OPA's order.
 ///
-/// A deferred input is built here; if its code panics, `out` has a part of the event.
+/// `None` when the event is larger than [`MAX_EVENT_BYTES`]; nothing is appended then. A deferred
+/// input is built here; if its code panics, `out` has a part of the event.
 ///
 /// ```
 /// use opa_core::plugin::{Event, Labels};
@@ -68,11 +72,12 @@ pub struct Written {
 /// let app = AppId::new("shop")?;
 /// let event = Event::new(app, labels, "7".into(), Reason::Decided, SystemTime::UNIX_EPOCH);
 /// let mut json = Vec::new();
-/// write_event(&event, &mut json);
+/// assert!(write_event(&event, &mut json).is_some());
 /// assert!(json.starts_with(br#"{"labels":{"id":"1"},"decision_id":"7","timestamp":"1970-01-01T00:00:00Z","#));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn write_event(event: &Event, out: &mut Vec<u8>) -> Written {
+#[must_use = "an event that is too large is not written"]
+pub fn write_event(event: &Event, out: &mut Vec<u8>) -> Option<Written> {
     let start = out.len();
     out.push(b'{');
     let mut members = Members::new(event, out);
@@ -96,14 +101,21 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) -> Written {
     members.rule_labels();
     members.request_context();
     members.custom();
-    out.push(b'}');
-    Written {
-        nd_builtin_cache: (before < after).then(|| before - start..after - start),
+    if members.is_too_large() {
+        out.truncate(start);
+        return None;
     }
+    out.push(b'}');
+    Some(Written {
+        nd_builtin_cache: (before < after).then(|| before - start..after - start),
+    })
 }
 
 /// Appends the event as OPA writes it to its console: members by name, an error as its text.
-pub(super) fn console_line(event: &Event, now: SystemTime, out: &mut Vec<u8>) {
+/// Whether it is small enough; else nothing is appended.
+#[must_use]
+pub(super) fn console_line(event: &Event, now: SystemTime, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
     out.push(b'{');
     let mut members = Members::new(event, out);
     members.bundles();
@@ -129,7 +141,12 @@ pub(super) fn console_line(event: &Event, now: SystemTime, out: &mut Vec<u8>) {
     members.timestamp();
     members.trace_id();
     members.text("type", "openpolicyagent.org/decision_logs");
+    if members.is_too_large() {
+        out.truncate(start);
+        return false;
+    }
     out.extend_from_slice(b"}\n");
+    true
 }
 
 fn member(name: &str, value: impl Into<Value>) -> (Value, Value) {
@@ -202,7 +219,7 @@ mod tests {
 
     fn written(event: &Event) -> (String, Written) {
         let mut out = Vec::new();
-        let written = write_event(event, &mut out);
+        let written = write_event(event, &mut out).unwrap();
         (String::from_utf8(out).unwrap(), written)
     }
 
@@ -236,6 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn an_event_without_end_is_none() {
+        let mut event = full();
+        let endless = |value: Value| (0..40).fold(value, |it, _| Value::array([it.clone(), it]));
+        event.result = Some(endless(Value::from(1)));
+        let mut out = b"before".to_vec();
+        assert_eq!(write_event(&event, &mut out), None);
+        assert!(!console_line(&event, SystemTime::UNIX_EPOCH, &mut out));
+        assert_eq!(out, b"before");
+    }
+
+    #[test]
     fn the_place_of_the_nd_builtin_cache_is_told() {
         let mut event = full();
         let (mut with, written_with) = written(&event);
@@ -247,7 +275,7 @@ mod tests {
     #[test]
     fn a_policy_on_logs_reads_what_is_uploaded() {
         for event in [bare(), full()] {
-            assert_eq!(to_value(&event), {
+            assert_eq!(to_value(&event).unwrap(), {
                 let read = json(&written(&event).0);
                 let entries = read.as_object().unwrap().iter();
                 Value::object(entries.map(|(name, value)| match name.as_str() {
@@ -262,11 +290,12 @@ mod tests {
     #[test]
     fn the_console_has_its_members_by_name() {
         let mut out = Vec::new();
-        console_line(
+        let written = console_line(
             &full(),
             SystemTime::UNIX_EPOCH + Duration::from_millis(2_900),
             &mut out,
         );
+        assert!(written);
         let line = String::from_utf8(out).unwrap();
         let read = json(line.trim_end());
         // Names in a JSON text that was read are sorted.

@@ -58,7 +58,7 @@ pub use config::{BufferConfig, DecisionLogsConfig, ReportingConfig, Trigger};
 use console::Console;
 pub use console::Counts;
 pub use drop::is_dropped;
-pub use encode::{Written, to_value, write_event};
+pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
 pub use limiter::RateLimiter;
 pub use lines::Lines;
 

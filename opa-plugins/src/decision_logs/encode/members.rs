@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use opa_core::plugin::{Event, EventError, EventInput, Metrics};
 use opa_core::{Reason, Value};
 
+use super::MAX_EVENT_BYTES;
 use crate::json;
 
 /// Writes an event's members one by one, absent ones not at all.
@@ -13,15 +14,23 @@ pub(super) struct Members<'a> {
     event: &'a Event,
     pub(super) out: &'a mut Vec<u8>,
     first: bool,
+    /// How many bytes `out` may have.
+    limit: usize,
 }
 
 impl<'a> Members<'a> {
     pub(super) fn new(event: &'a Event, out: &'a mut Vec<u8>) -> Self {
         Self {
             event,
+            limit: out.len().saturating_add(MAX_EVENT_BYTES),
             out,
             first: true,
         }
+    }
+
+    /// Whether the event is larger than it may be, and isn't whole.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.out.len() > self.limit
     }
 
     /// All that is small and that no other member of [`to_value`] is.
@@ -58,8 +67,9 @@ impl<'a> Members<'a> {
     }
 
     fn value(&mut self, name: &str, value: Option<&Value>) {
-        if let Some(value) = value {
-            json::value(value, self.name(name));
+        let limit = self.limit;
+        if let Some(value) = value.filter(|_| !self.is_too_large()) {
+            json::value_within(value, limit, self.name(name));
         }
     }
 

@@ -271,7 +271,7 @@ fn a_withheld_event_shows_nothing_that_a_mask_might_hide() {
     });
     withhold(&mut event, &MaskError::Op.to_string());
     let mut text = Vec::new();
-    super::super::write_event(&event, &mut text);
+    super::super::write_event(&event, &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     assert!(!text.contains("secret"), "{text}");
     assert!(
