@@ -11,7 +11,7 @@ use opa_core::{ObjectIter, Value};
 pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| class(*byte) != Class::Plain) {
+    while let Some(at) = rest.iter().position(is_special) {
         let (plain, following) = rest.split_at(at);
         out.extend_from_slice(plain);
         rest = escape(following, out);
@@ -202,7 +202,23 @@ enum Class {
     MaybeLineEnd,
 }
 
-fn class(byte: u8) -> Class {
+/// Whether a byte of a text may not just be copied.
+fn is_special(byte: &u8) -> bool {
+    const SPECIAL: [bool; 256] = {
+        let mut special = [false; 256];
+        let mut rest: &mut [bool] = &mut special;
+        let mut byte = 0;
+        while let [first, following @ ..] = rest {
+            *first = !matches!(class(byte), Class::Plain);
+            byte = byte.wrapping_add(1);
+            rest = following;
+        }
+        special
+    };
+    SPECIAL.get(usize::from(*byte)).copied().unwrap_or(true)
+}
+
+const fn class(byte: u8) -> Class {
     match byte {
         b'"' | b'\\' => Class::Letter(byte),
         0x08 => Class::Letter(b'b'),
