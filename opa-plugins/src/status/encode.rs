@@ -35,6 +35,9 @@ impl StatusReport<'_> {
     }
 }
 
+/// OPA's message beside the errors of its compiler.
+const COMPILE_ERRORS: &str = "error(s) occurred while compiling module(s)";
+
 fn bundle(status: &BundleStatus, out: &mut Vec<u8>) {
     let mut members = Members::open(out);
     json::string(&status.name, members.name("name"));
@@ -53,8 +56,10 @@ fn bundle(status: &BundleStatus, out: &mut Vec<u8>) {
     members.time("last_successful_request", status.last_successful_request);
     members.time("last_request", status.last_request);
     members.text("code", status.code);
-    members.text("message", status.message.as_deref());
-    if !status.errors.is_empty() {
+    if status.errors.is_empty() {
+        members.text("message", status.message.as_deref());
+    } else {
+        members.text("message", Some(COMPILE_ERRORS));
         json::array(&status.errors, members.name("errors"), error);
     }
     members.http_code(status.http_code);
@@ -215,7 +220,8 @@ mod tests {
             r#""last_successful_activation":"1970-01-01T00:00:01Z","type":"snapshot","size":5,"#,
             r#""last_successful_download":"1970-01-01T00:00:02Z","#,
             r#""last_successful_request":"1970-01-01T00:00:03Z","#,
-            r#""last_request":"1970-01-01T00:00:04Z","code":"bundle_error","message":"m","#,
+            r#""last_request":"1970-01-01T00:00:04Z","code":"bundle_error","#,
+            r#""message":"error(s) occurred while compiling module(s)","#,
             r#""errors":[{"code":"rego_parse_error","message":"e","#,
             r#""location":{"file":"a.rego","row":1,"col":2}}],"http_code":404}},"#,
             r#""decision_logs":{"code":"decision_log_error","message":"log upload failed","#,
