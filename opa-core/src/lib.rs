@@ -23,7 +23,7 @@ pub use app_id::{AppId, InvalidAppId};
 pub use instance::{App, Decision};
 pub use manager::{AppSet, Manager, ManagerBuilder};
 pub use opa_rego::builtin::{self, Builtin};
-pub use opa_rego::{JsonError, Kind, Number, RegoVersion, Value};
+pub use opa_rego::{JsonError, Kind, Number, ObjectIter, RegoVersion, Value};
 pub use reason::Reason;
 
 /// The version of OPA whose protocols and answers are spoken, in `labels.version` and `User-Agent`.

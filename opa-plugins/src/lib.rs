@@ -1,6 +1,7 @@
 //! OPA's plugins for [`opa_core`]: what runs beside every virtual instance.
 //!
 //! - [`decision_logs`](decision_logs()): OPA's decision log. This version writes it to the console.
+//! - [`status`]: the JSON of OPA's status. This version sends it nowhere.
 //!
 //! ```
 //! use opa_core::Manager;
@@ -17,5 +18,7 @@
 //! ```
 
 pub mod decision_logs;
+mod json;
+pub mod status;
 
 pub use decision_logs::decision_logs;

@@ -22,6 +22,7 @@ pub mod echo;
 pub mod envoy_stack;
 pub mod http_client;
 pub mod layered;
+pub mod log_sink;
 pub mod memory;
 pub mod oci_registry;
 pub mod peers;

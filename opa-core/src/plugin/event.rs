@@ -80,8 +80,30 @@ pub struct Event {
     pub error: Option<EventError>,
     /// Why the decision is what it is.
     pub reason: Reason,
+    /// What non-deterministic built-ins answered: an object by built-in, of objects by arguments. No instance
+    /// fills it yet.
+    pub nd_builtin_cache: Option<Value>,
+    /// The paths that the mask policy removed, such as `/input/password`.
+    pub erased: Vec<Arc<str>>,
+    /// The paths that the mask policy set.
+    pub masked: Vec<Arc<str>>,
     /// The client's address, if known.
     pub requested_by: Option<Arc<str>>,
+    /// The id of the trace that the request belongs to, in hexadecimal digits. No instance
+    /// fills it yet.
+    pub trace_id: Option<Arc<str>>,
+    /// The id of the request's span, in hexadecimal digits. No instance
+    /// fills it yet.
+    pub span_id: Option<Arc<str>>,
+    /// The number of the request; OPA counts them from 1. No instance
+    /// fills it yet.
+    pub req_id: Option<u64>,
+    /// The labels of the rules that succeeded, an object for each. No instance
+    /// fills it yet.
+    pub rule_labels: Vec<Value>,
+    /// The headers of the request that the log shows (`request_context.http.headers`). No instance
+    /// fills it yet.
+    pub request_headers: Vec<RequestHeader>,
     /// When the decision was asked for.
     pub timestamp: SystemTime,
     /// How long it took.
@@ -92,7 +114,7 @@ pub struct Event {
 
 impl Event {
     /// An event with the members that every event has.
-    pub(crate) fn new(
+    pub fn new(
         app: AppId,
         labels: Labels,
         decision_id: Arc<str>,
@@ -109,12 +131,29 @@ impl Event {
             result: None,
             error: None,
             reason,
+            nd_builtin_cache: None,
+            erased: Vec::new(),
+            masked: Vec::new(),
             requested_by: None,
+            trace_id: None,
+            span_id: None,
+            req_id: None,
+            rule_labels: Vec::new(),
+            request_headers: Vec::new(),
             timestamp,
             metrics: Metrics::default(),
             custom: Vec::new(),
         }
     }
+}
+
+/// A header of the request, in an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// The name, spelled as the configuration spells it.
+    pub name: Arc<str>,
+    /// The values, in their order.
+    pub values: Vec<Arc<str>>,
 }
 
 /// An error in an event, with OPA's code or the reason's name.

@@ -39,9 +39,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use event::{BundleRevision, DeferredInput, Event, EventError, EventInput, Labels, Metrics};
+pub use event::{
+    BundleRevision, DeferredInput, Event, EventError, EventInput, Labels, Metrics, RequestHeader,
+};
 pub use sink::{DecisionSink, StatusSink};
-pub use status::{BundleStatus, InstanceStatus, State};
+pub use status::{BundleError, BundleStatus, InstanceStatus, State};
 
 use crate::AppId;
 use crate::config::{Config, ConfigError};

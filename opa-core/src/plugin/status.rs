@@ -60,7 +60,8 @@ pub struct InstanceStatus {
 }
 
 impl InstanceStatus {
-    pub(crate) fn new(
+    /// The status of an instance.
+    pub fn new(
         app: AppId,
         labels: Option<Labels>,
         state: State,
@@ -104,6 +105,8 @@ pub struct BundleStatus {
     pub code: Option<&'static str>,
     /// The last failure in words.
     pub message: Option<Arc<str>>,
+    /// What the compiler found, if that was the failure. Empty yet, even then: `message` has it.
+    pub errors: Vec<BundleError>,
     /// The server's answer, if that was the failure.
     pub http_code: Option<u16>,
     /// Why the active bundle is not on disk, if it should be: the next start may find an older
@@ -111,9 +114,21 @@ pub struct BundleStatus {
     pub not_persisted: Option<Arc<str>>,
 }
 
+/// An error of the compiler, as OPA's status API tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleError {
+    /// Such as `rego_parse_error`.
+    pub code: Arc<str>,
+    /// In words.
+    pub message: Arc<str>,
+    /// Where it is: file, row and column, from 1.
+    pub location: Option<(Arc<str>, u32, u32)>,
+}
+
 impl BundleStatus {
     /// A success follows the failure.
     pub(crate) fn clear_error(&mut self) {
         (self.code, self.message, self.http_code) = (None, None, None);
+        self.errors.clear();
     }
 }

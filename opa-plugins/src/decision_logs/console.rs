@@ -52,7 +52,8 @@ pub struct Counts {
     pub queue_full: u64,
     /// Events lost because writing failed.
     pub write_failed: u64,
-    /// Events lost because a panic ended their encoding: the deferred input is a layer's code.
+    /// Events lost because a panic ended their encoding (the deferred input is a layer's code), or
+    /// they are larger than [`MAX_EVENT_BYTES`](super::MAX_EVENT_BYTES).
     pub encode_failed: u64,
 }
 
@@ -175,7 +176,7 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
 fn encode(event: &Event, lines: &mut Vec<u8>) -> bool {
     let start = lines.len();
     let line = || encode::console_line(event, SystemTime::now(), lines);
-    let encoded = catch_unwind(AssertUnwindSafe(line)).is_ok();
+    let encoded = catch_unwind(AssertUnwindSafe(line)).unwrap_or_default();
     if !encoded {
         lines.truncate(start);
         tracing::error!("decision log: an event could not be encoded");
@@ -324,8 +325,8 @@ mod tests {
         assert_eq!(events[0].get("result"), None);
         let reason = events[0].at(&["custom", "reason"]).and_then(Value::as_str);
         assert_eq!(reason, Some(Reason::Undefined.as_str()));
-        let message = events[0].at(&["error", "message"]).and_then(Value::as_str);
-        assert_eq!(message, Some("a/b decision was undefined"));
+        let error = events[0].get("error").and_then(Value::as_str);
+        assert_eq!(error, Some("undefined: a/b decision was undefined"));
     }
 
     #[tokio::test]
@@ -336,8 +337,8 @@ mod tests {
             assert!(!event.to_json().contains("secret"), "{event}");
             assert!(event.at(&["custom", "withheld"]).is_some());
         }
-        let code = events[1].at(&["error", "code"]).and_then(Value::as_str);
-        assert_eq!(code, Some(EvalError::BUILTIN));
+        let error = events[1].get("error").and_then(Value::as_str);
+        assert_eq!(error, Some("eval_builtin_error: withheld"));
     }
 
     #[tokio::test]

@@ -5,6 +5,10 @@
 //! without blocking; one thread for all apps encodes and writes them. The hand-over queue is
 //! bounded: an event that finds it full is dropped and [counted](DecisionLogs::counts).
 //!
+//! The parts of which an upload consists are here for sinks of a program's own: the event as OPA
+//! uploads it ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),
+//! [chunks](chunk), the rate limit and the configuration. This version uploads nothing itself.
+//!
 //! ```
 //! use opa_core::engine::Module;
 //! use opa_core::{Manager, Value};
@@ -30,22 +34,32 @@
 //! # }
 //! ```
 
+pub mod chunk;
+mod config;
 mod console;
+#[cfg(test)]
+mod cost;
+mod drop;
 mod encode;
+mod limiter;
 mod lines;
+pub mod mask;
 
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opa_core::config::{ConfigError, Section};
+use opa_core::config::{Config, ConfigError, Section};
 use opa_core::plugin::{Attached, Event, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
+pub use config::{BufferConfig, DecisionLogsConfig, ReportingConfig, Trigger};
 use console::Console;
 pub use console::Counts;
-pub use encode::to_value;
+pub use drop::is_dropped;
+pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
+pub use limiter::RateLimiter;
 pub use lines::Lines;
 
 /// The keys that OPA knows and this version does not act on.
@@ -92,24 +106,27 @@ impl DecisionLogs {
     }
 
     /// Whether the section asks for the console.
-    fn read(&self, section: &Section) -> Result<bool, ConfigError> {
+    fn read(&self, section: &Section, config: &Config) -> Result<bool, ConfigError> {
+        let services: Vec<_> = config.services.iter().map(|it| it.name.as_str()).collect();
+        let plugins: Vec<_> = config.plugins.keys().map(String::as_str).collect();
+        let mut warnings = Vec::new();
+        let read = DecisionLogsConfig::read(section, &services, &plugins, &mut warnings)?;
         let mut reader = section.reader()?;
-        let console = reader.bool("console")?.unwrap_or_default();
         for key in UNSUPPORTED {
             reader.unsupported(key)?;
         }
-        if !console {
+        if !read.is_some_and(|config| config.console) {
             let text =
                 "uploading to a service is not supported by this version; set `console: true`";
             return Err(reader.error(text));
         }
-        for warning in reader.finish()? {
+        for warning in warnings {
             let warning = warning.to_string();
             if self.warned.lock().insert(warning.clone()) {
                 tracing::warn!(target: "opa::config", "{warning}");
             }
         }
-        Ok(console)
+        Ok(true)
     }
 }
 
@@ -122,7 +139,7 @@ impl Plugin for DecisionLogs {
         let Some(section) = &scope.config.decision_logs else {
             return Ok(Attached::default());
         };
-        if !self.read(section)? {
+        if !self.read(section, scope.config)? {
             return Ok(Attached::default());
         }
         let console = Arc::clone(&self.console);

@@ -139,6 +139,17 @@ impl Opa {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// As [`serve`](Opa::serve), with all that it wrote if it ends instead of serving.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't accept the configuration.
+    pub async fn try_serve(&self, configuration: &str) -> Result<RunningOpa, String> {
+        process::start(|| self.attempt(&[], configuration, "/health"))
+            .await
+            .map_err(|error| error.to_string())
+    }
+
     /// The active configuration (`GET /v1/config`) of a server that is started with a configuration
     /// file, further arguments and environment variables.
     ///

@@ -1,0 +1,84 @@
+use std::collections::BTreeMap;
+
+use opa_core::Value;
+use opa_core::plugin::{InstanceStatus, State};
+
+/// One status update, as OPA's status API has it: that of the instance, and what plugins add.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StatusReport<'a> {
+    /// The instance. Its bundles are in `bundles`, and make the state of the plugin `bundle`.
+    pub instance: &'a InstanceStatus,
+    /// What became of the last upload of decisions.
+    pub decision_logs: Option<DecisionLogsStatus>,
+    /// Further plugins, by name.
+    pub plugins: BTreeMap<&'a str, PluginState>,
+    /// The series of metrics by provider, such as `prometheus`: an object.
+    pub metrics: Option<Value>,
+}
+
+impl<'a> StatusReport<'a> {
+    /// The status of an instance alone.
+    #[must_use]
+    pub fn new(instance: &'a InstanceStatus) -> Self {
+        Self {
+            instance,
+            decision_logs: None,
+            plugins: BTreeMap::new(),
+            metrics: None,
+        }
+    }
+
+    /// The states of all plugins: with bundles that of `bundle` is known.
+    pub(super) fn plugin_states(&self) -> BTreeMap<&'a str, PluginState> {
+        let mut plugins = self.plugins.clone();
+        if !self.instance.bundles.is_empty() {
+            // As in OPA, a failure after the first activation changes nothing.
+            let state = match self.instance.state {
+                State::Ready => PluginState::Ok,
+                State::Starting | State::Failed { .. } | State::Closed => PluginState::NotReady,
+            };
+            plugins.entry("bundle").or_insert(state);
+        }
+        plugins
+    }
+}
+
+/// How a plugin is: OPA's states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PluginState {
+    /// Not yet, or no longer, at work.
+    NotReady,
+    /// At work.
+    Ok,
+    /// Broken.
+    Error,
+    /// At work, but something deserves attention.
+    Warn,
+}
+
+impl PluginState {
+    /// OPA's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotReady => "NOT_READY",
+            Self::Ok => "OK",
+            Self::Error => "ERROR",
+            Self::Warn => "WARN",
+        }
+    }
+}
+
+/// What became of the last upload of decisions: `decision_logs` of a status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DecisionLogsStatus {
+    /// What failed, in words; `None` after a success.
+    pub message: Option<String>,
+    /// The server's answer, if that was the failure.
+    pub http_code: Option<u16>,
+    /// Counters by OPA's names, without their prefix `counter_`. Those at zero are left out.
+    pub counters: BTreeMap<&'static str, u64>,
+}
