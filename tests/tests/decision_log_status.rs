@@ -249,6 +249,7 @@ async fn a_failed_upload_is_told_of_as_by_opa() {
         opa_core::AppId::new("shop").unwrap(),
         None,
         opa_core::plugin::State::Starting,
+        None,
         vec![],
     );
     let mut report = StatusReport::new(&instance);

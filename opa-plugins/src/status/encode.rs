@@ -47,7 +47,8 @@ fn bundle(status: &BundleStatus, out: &mut Vec<u8>) {
         status.last_successful_activation,
     );
     if status.last_successful_download.is_some() {
-        members.text("type", Some("snapshot"));
+        // What failed to be activated is taken for a whole bundle.
+        members.text("type", status.bundle_type.or(Some("snapshot")));
     }
     if let Some(size) = status.size.filter(|size| *size > 0) {
         json::integer(size, members.name("size"));
@@ -162,7 +163,7 @@ mod tests {
 
     fn instance(state: State, bundles: Vec<BundleStatus>) -> InstanceStatus {
         let labels = Labels::new([("id".to_owned(), "<1>".to_owned())]);
-        InstanceStatus::new(AppId::new("shop").unwrap(), Some(labels), state, bundles)
+        InstanceStatus::new(AppId::new("shop").unwrap(), Some(labels), state, None, bundles)
     }
 
     #[test]
@@ -191,6 +192,7 @@ mod tests {
         bundle.last_successful_request = at(3);
         bundle.last_request = at(4);
         bundle.size = Some(5);
+        bundle.bundle_type = Some("delta");
         bundle.code = Some("bundle_error");
         bundle.message = Some("m".into());
         bundle.http_code = Some(404);
@@ -217,7 +219,7 @@ mod tests {
         )]));
         let expected = concat!(
             r#"{"labels":{"id":"\u003c1\u003e"},"bundles":{"b":{"name":"b","active_revision":"r","#,
-            r#""last_successful_activation":"1970-01-01T00:00:01Z","type":"snapshot","size":5,"#,
+            r#""last_successful_activation":"1970-01-01T00:00:01Z","type":"delta","size":5,"#,
             r#""last_successful_download":"1970-01-01T00:00:02Z","#,
             r#""last_successful_request":"1970-01-01T00:00:03Z","#,
             r#""last_request":"1970-01-01T00:00:04Z","code":"bundle_error","#,
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn labels_that_are_not_known_are_null() {
         let status =
-            InstanceStatus::new(AppId::new("shop").unwrap(), None, State::Starting, vec![]);
+            InstanceStatus::new(AppId::new("shop").unwrap(), None, State::Starting, None, vec![]);
         let mut report = StatusReport::new(&status);
         report.decision_logs = Some(DecisionLogsStatus::default());
         assert_eq!(written(&report), r#"{"labels":null,"decision_logs":{}}"#);
