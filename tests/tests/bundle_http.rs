@@ -383,7 +383,7 @@ async fn redirects_are_followed_but_not_forever() {
     let manager = with_polling(&server, polling);
     let (orders, lost) = (manager.app("orders").unwrap(), manager.app("lost").unwrap());
     until_version(&orders, "1").await;
-    until_failed(&lost, "too many redirects").await;
+    until_failed(&lost, "stopped after 10 redirects").await;
     server.answer("/lost", Answer::Bundle(bundle("2")));
     until_version(&lost, "2").await;
 }

@@ -112,7 +112,7 @@ async fn another_server_sees_no_credentials() {
             let second = &other.requests()[0];
             assert_eq!(
                 headers(second),
-                ["prefer", "user-agent", "x-team"],
+                ["accept-encoding", "prefer", "user-agent", "x-team"],
                 "{credentials}"
             );
         }
@@ -175,7 +175,10 @@ async fn who_is_sent_back_by_another_server_has_no_credentials() {
     ready(&builder(&service, S3).build().unwrap()).await;
     let requests = service.requests();
     assert_eq!(requests[1].path, "/bucket/secret");
-    assert_eq!(headers(&requests[1]), ["prefer", "user-agent", "x-team"]);
+    assert_eq!(
+        headers(&requests[1]),
+        ["accept-encoding", "prefer", "user-agent", "x-team"]
+    );
 }
 
 #[tokio::test]

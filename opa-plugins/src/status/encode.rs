@@ -163,7 +163,13 @@ mod tests {
 
     fn instance(state: State, bundles: Vec<BundleStatus>) -> InstanceStatus {
         let labels = Labels::new([("id".to_owned(), "<1>".to_owned())]);
-        InstanceStatus::new(AppId::new("shop").unwrap(), Some(labels), state, None, bundles)
+        InstanceStatus::new(
+            AppId::new("shop").unwrap(),
+            Some(labels),
+            state,
+            None,
+            bundles,
+        )
     }
 
     #[test]
@@ -236,8 +242,13 @@ mod tests {
 
     #[test]
     fn labels_that_are_not_known_are_null() {
-        let status =
-            InstanceStatus::new(AppId::new("shop").unwrap(), None, State::Starting, None, vec![]);
+        let status = InstanceStatus::new(
+            AppId::new("shop").unwrap(),
+            None,
+            State::Starting,
+            None,
+            vec![],
+        );
         let mut report = StatusReport::new(&status);
         report.decision_logs = Some(DecisionLogsStatus::default());
         assert_eq!(written(&report), r#"{"labels":null,"decision_logs":{}}"#);

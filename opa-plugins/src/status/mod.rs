@@ -6,7 +6,7 @@
 //! use opa_plugins::status::StatusReport;
 //!
 //! let labels = Labels::new([("id".to_owned(), "1".to_owned())]);
-//! let status = InstanceStatus::new(AppId::new("shop")?, Some(labels), State::Ready, vec![]);
+//! let status = InstanceStatus::new(AppId::new("shop")?, Some(labels), State::Ready, None, vec![]);
 //! let mut json = Vec::new();
 //! StatusReport::new(&status).write(&mut json);
 //! assert_eq!(json, br#"{"labels":{"id":"1"}}"#);

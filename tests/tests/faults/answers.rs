@@ -73,7 +73,7 @@ fn head_of_half() -> Vec<u8> {
 fn faults() -> Vec<Fault> {
     let slow = "the body came slower than 8192 bytes in 10s";
     let page = b"<!doctype html><title>Sign in</title><p>Accept the terms of this network.";
-    let many: String = (0..200).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    let many: String = (0..2_000).map(|n| format!("x-{n}: {n}\r\n")).collect();
     let large = format!("x-large: {}\r\n", "x".repeat(1 << 20));
     vec![
         // First what takes longest.
@@ -114,7 +114,7 @@ fn faults() -> Vec<Fault> {
         fault("gzip cut at 5/8", cut(5), "archive read failed"),
         fault("gzip cut at 6/8", cut(6), "archive read failed"),
         fault("gzip cut at 7/8", cut(7), "archive read failed"),
-        fault("200 headers", ok(&many, &bundle("many")), "error sending request"),
+        fault("2,000 headers", ok(&many, &bundle("many")), "error sending request"),
         fault("a header of 1 MiB", ok(&large, &bundle("large")), "error sending request"),
         fault("redirects to nowhere", Answer::Status(302, "location: http://127.0.0.1:1/\r\n"), "error sending request"),
     ]

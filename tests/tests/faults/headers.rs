@@ -149,7 +149,7 @@ async fn a_redirect_loop_ends_and_the_last_good_bundle_serves() {
         .answer("/shop", Answer::Status(302, "location: /round\r\n"));
     shop.server
         .answer("/round", Answer::Status(302, "location: /shop\r\n"));
-    until_failed(&shop.app, "too many redirects", None).await;
+    until_failed(&shop.app, "stopped after 10 redirects", None).await;
     until("several attempts", || {
         shop.server.requests().len() > before + 40
     })
