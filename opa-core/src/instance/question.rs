@@ -322,6 +322,7 @@ impl Prepared {
             bound: Arc::clone(&self.snapshot.bound),
             entrypoint: self.entrypoint.clone(),
             input,
+            owner: Arc::clone(&self.snapshot) as _,
         };
         Evaluation::new(self, Run::start(task, Box::new(ctx)))
     }
