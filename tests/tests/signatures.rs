@@ -1034,17 +1034,17 @@ async fn an_older_bundle_is_refused_where_that_is_asked_for() {
 /// Other texts of a signed document, and whether they are taken: by both, by none, or by OPA alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taken {
-    ByBoth,
-    ByNone,
+    Both,
+    Neither,
     /// We are stricter.
-    ByOpaAlone,
+    OpaAlone,
 }
 
 const SIGNED_JSON: &str =
     r#"{"n":[1e1,10,1.0,-0,100000000000000000000],"s":"é/<\u2028","d":{"a":2},"x":"\ufffd"}"#;
 
 fn other_texts() -> Vec<(&'static str, Vec<u8>, Taken)> {
-    use Taken::{ByBoth, ByNone, ByOpaAlone};
+    use Taken::{Both, Neither, OpaAlone};
     let with = |from: &str, to: &str| {
         assert!(SIGNED_JSON.contains(from), "{from}");
         SIGNED_JSON.replacen(from, to, 1).into_bytes()
@@ -1056,86 +1056,70 @@ fn other_texts() -> Vec<(&'static str, Vec<u8>, Taken)> {
     };
     let deep = format!("{}{}", "[".repeat(10_001), "]".repeat(10_001));
     vec![
-        ("spaced", with(",", "\r\n\t , "), ByBoth),
-        ("escaped", with("é/<", r"\u00E9\/\u003c"), ByBoth),
-        ("unescaped", with(r"\u2028", "\u{2028}"), ByBoth),
-        ("twice", with(r#""a":2"#, r#""a":1,"a":2"#), ByBoth),
+        ("spaced", with(",", "\r\n\t , "), Both),
+        ("escaped", with("é/<", r"\u00E9\/\u003c"), Both),
+        ("unescaped", with(r"\u2028", "\u{2028}"), Both),
+        ("twice", with(r#""a":2"#, r#""a":1,"a":2"#), Both),
         (
             "twice_escaped",
             with(r#""a":2"#, r#""a":1,"\u0061":2"#),
-            ByBoth,
+            Both,
         ),
-        ("twice_first", with(r#""a":2"#, r#""a":2,"a":1"#), ByNone),
-        (
-            "twice_deep",
-            with(r#""d":{"#, r#""d":{"b":1},"d":{"#),
-            ByBoth,
-        ),
-        ("surrogate", with(r"\ufffd", r"\ud800"), ByBoth),
-        ("surrogates", with(r"\ufffd", r"\ud800\ud800"), ByNone),
-        ("bytes", raw, ByOpaAlone),
-        ("float", with("1e1", "10.0"), ByNone),
-        ("integer", with("1e1", "10"), ByNone),
-        ("capital", with("1e1", "1E1"), ByNone),
-        ("exponent", with("1e1", "1e01"), ByNone),
-        ("zero", with("-0", "0"), ByNone),
-        ("large", with("100000000000000000000", "1e20"), ByNone),
+        ("twice_first", with(r#""a":2"#, r#""a":2,"a":1"#), Neither),
+        ("twice_deep", with(r#""d":{"#, r#""d":{"b":1},"d":{"#), Both),
+        ("surrogate", with(r"\ufffd", r"\ud800"), Both),
+        ("surrogates", with(r"\ufffd", r"\ud800\ud800"), Neither),
+        ("bytes", raw, OpaAlone),
+        ("float", with("1e1", "10.0"), Neither),
+        ("integer", with("1e1", "10"), Neither),
+        ("capital", with("1e1", "1E1"), Neither),
+        ("exponent", with("1e1", "1e01"), Neither),
+        ("zero", with("-0", "0"), Neither),
+        ("large", with("100000000000000000000", "1e20"), Neither),
         (
             "marked",
             [b"\xef\xbb\xbf", SIGNED_JSON.as_bytes()].concat(),
-            ByNone,
+            Both,
         ),
-        ("word_behind", after(b" x"), ByNone),
-        ("bracket_behind", after(b"]"), ByNone),
-        ("object_behind", after(b" {}"), ByNone),
-        ("nul_behind", after(b"\0"), ByNone),
-        ("comment_behind", after(b" # x"), ByOpaAlone),
-        ("document_behind", after(b"\n---\nd: 1\n"), ByOpaAlone),
-        ("comma", with("]", ",]"), ByNone),
-        (
-            "yaml",
-            with("}}", "}")
-                .strip_prefix(b"{")
-                .unwrap_or_default()
-                .to_vec(),
-            ByNone,
-        ),
+        ("word_behind", after(b" x"), Neither),
+        ("bracket_behind", after(b"]"), Neither),
+        ("object_behind", after(b" {}"), Neither),
+        ("nul_behind", after(b"\0"), Neither),
+        ("comment_behind", after(b" # x"), Neither),
+        ("document_behind", after(b"\n---\nd: 1\n"), Neither),
+        ("comma", with("]", ",]"), Neither),
+        ("yaml", with(r#""d":"#, "d: "), Neither),
         (
             "deep",
             with(r#"{"n""#, &format!(r#"{{"n":{deep},"n""#)),
-            ByNone,
+            Neither,
         ),
-        ("nothing", Vec::new(), ByNone),
+        ("nothing", Vec::new(), Neither),
     ]
 }
 
 const SIGNED_YAML: &str = "a: [1, x]\nb: 1.5\n";
 
 fn other_yaml() -> Vec<(&'static str, Vec<u8>, Taken)> {
-    use Taken::{ByBoth, ByNone, ByOpaAlone};
-    let _ = ByOpaAlone;
+    use Taken::{Both, Neither, OpaAlone};
     let texts = [
-        ("y_comment", "a: [1, x] # x\nb: 1.5\n", ByBoth),
-        ("y_json", "{\"b\":1.5,\"a\":[1,\"x\"]}", ByBoth),
-        ("y_json_tab", "{\t\"b\":1.5,\n\t\"a\":[1,\"x\"]}", ByBoth),
-        ("y_float", "a: [1, x]\nb: 1.50\n", ByBoth),
-        ("y_json_float", "{\"b\":1.50,\"a\":[1,\"x\"]}", ByNone),
-        ("y_hex", "a: [0x1, x]\nb: 1.5\n", ByBoth),
-        ("y_one", "a: [1.0, x]\nb: 1.5\n", ByBoth),
-        ("y_twice", "a: 2\na: [1, x]\nb: 1.5\n", ByNone),
-        ("y_anchor", "a: &a [1, x]\nb: 1.5\n", ByBoth),
-        ("y_marked", "\u{feff}a: [1, x]\nb: 1.5\n", ByBoth),
-        ("y_document", "---\na: [1, x]\nb: 1.5\n", ByBoth),
-        ("y_documents", "a: [1, x]\nb: 1.5\n---\nc: 1\n", ByNone),
-        ("y_ended", "a: [1, x]\nb: 1.5\n...\n", ByBoth),
-        (
-            "y_json_twice",
-            "{\"b\":1,\"b\":1.5,\"a\":[1,\"x\"]}",
-            ByBoth,
-        ),
-        ("y_json_behind", "{\"b\":1.5,\"a\":[1,\"x\"]} {}", ByNone),
-        ("y_tagged", "a: [1, !!str x]\nb: 1.5\n", ByBoth),
-        ("y_merge", "<<: {b: 1.5}\na: [1, x]\n", ByBoth),
+        ("y_comment", "a: [1, x] # x\nb: 1.5\n", Both),
+        ("y_json", "{\"b\":1.5,\"a\":[1,\"x\"]}", Both),
+        ("y_json_tab", "{\t\"b\":1.5,\n\t\"a\":[1,\"x\"]}", Both),
+        ("y_float", "a: [1, x]\nb: 1.50\n", Both),
+        ("y_json_float", "{\"b\":1.50,\"a\":[1,\"x\"]}", Neither),
+        ("y_hex", "a: [0x1, x]\nb: 1.5\n", Both),
+        ("y_one", "a: [1.0, x]\nb: 1.5\n", Both),
+        ("y_twice", "a: 2\na: [1, x]\nb: 1.5\n", Both),
+        ("y_anchor", "a: &a [1, x]\nb: 1.5\n", Both),
+        ("y_marked", "\u{feff}a: [1, x]\nb: 1.5\n", Both),
+        ("y_document", "---\na: [1, x]\nb: 1.5\n", Both),
+        ("y_documents", "a: [1, x]\nb: 1.5\n---\nc: 1\n", OpaAlone),
+        ("y_ended", "a: [1, x]\nb: 1.5\n...\n", Both),
+        ("y_json_twice", "{\"b\":1,\"b\":1.5,\"a\":[1,\"x\"]}", Both),
+        ("y_json_behind", "{\"b\":1.5,\"a\":[1,\"x\"]} {}", Neither),
+        ("y_tagged", "a: [1, !!str x]\nb: 1.5\n", Both),
+        ("y_merge", "<<: {b: 1.5}\na: [1, x]\n", Both),
     ];
     let texts = texts.into_iter();
     texts
@@ -1164,7 +1148,7 @@ async fn other_texts_of_a_signed_value_are_judged_as_by_opa() {
             let mut bundle = sign(&opa, &files, &key, &json!({}));
             bundle.insert(path, other);
             let (name, signing) = (case.to_owned(), signing.clone());
-            let good = taken == Taken::ByBoth;
+            let good = taken == Taken::Both;
             cases.push((
                 Case {
                     name,
@@ -1175,6 +1159,30 @@ async fn other_texts_of_a_signed_value_are_judged_as_by_opa() {
                 taken,
             ));
         }
+    }
+    // Of a manifest's members with one name, too, the last one counts for both: no other can hide.
+    for (case, first, taken) in [
+        ("m_hidden", json!([""]), Taken::Both),
+        ("m_elsewhere", json!(["nowhere"]), Taken::Both),
+    ] {
+        let manifest = json!({"roots": [case]}).to_string();
+        let files = Files::from([
+            (".manifest".to_owned(), manifest.clone().into_bytes()),
+            (format!("{case}/data.json"), SIGNED_JSON.as_bytes().to_vec()),
+        ]);
+        let mut bundle = sign(&opa, &files, &key, &json!({}));
+        let twice = manifest.replacen('{', &format!(r#"{{"roots":{first},"#), 1);
+        bundle.insert(".manifest".to_owned(), twice.into_bytes());
+        let (name, signing) = (case.to_owned(), signing.clone());
+        cases.push((
+            Case {
+                name,
+                signing,
+                bundle,
+                good: true,
+            },
+            taken,
+        ));
     }
     let server = BundleServer::start().await;
     for (case, _) in &cases {
@@ -1191,9 +1199,9 @@ async fn other_texts_of_a_signed_value_are_judged_as_by_opa() {
         let theirs = judged_by_opa(running.address(), &case.name).await;
         let ours = judged_here(&config(&server, &keys, &[case])).await;
         let found = match (&theirs, &ours) {
-            (Ok(()), Ok(())) => Some(Taken::ByBoth),
-            (Err(_), Err(_)) => Some(Taken::ByNone),
-            (Ok(()), Err(_)) => Some(Taken::ByOpaAlone),
+            (Ok(()), Ok(())) => Some(Taken::Both),
+            (Err(_), Err(_)) => Some(Taken::Neither),
+            (Ok(()), Err(_)) => Some(Taken::OpaAlone),
             (Err(_), Ok(())) => None,
         };
         if found != Some(*expected) {
