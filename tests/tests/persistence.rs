@@ -480,3 +480,125 @@ async fn a_disk_that_is_full_or_read_only_never_stops_serving() {
         manager.shutdown(LONG).await;
     }
 }
+
+/// One app, two bundles, and a configuration that can change.
+fn reloadable(server: &BundleServer, folder: &Path, bundles: &str) -> PathBuf {
+    let file = folder.join("opa.yaml");
+    let polling = "polling: {min_delay_seconds: 1, max_delay_seconds: 1}";
+    let config = format!(
+        "services: {{control: {{url: '{}'}}}}\n\
+         persistence_directory: '{}'\n\
+         bundles: {{{}}}",
+        server.url(),
+        folder.join("kept").display(),
+        bundles.replace("POLLING", polling),
+    );
+    fs::write(&file, config).unwrap();
+    file
+}
+
+fn versioned(root: &str, version: &str) -> Vec<u8> {
+    let bundle = BundleWriter::new().revision(version).roots([root]).unwrap();
+    let data = Value::object([("version".into(), version.into())]);
+    bundle.data(root, &data).unwrap().to_vec().unwrap()
+}
+
+async fn version_of(app: &App, root: &str) -> Option<String> {
+    let decision = app.decide("x", Value::NULL).await;
+    Some(
+        decision
+            .result()?
+            .get(root)?
+            .get("version")?
+            .as_str()?
+            .to_owned(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_disk_takes_the_place_of_nothing_that_the_source_brought() {
+    let server = BundleServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let old = archive_of(&folder.path().join("kept"), "shop");
+    fs::create_dir_all(old.parent().unwrap()).unwrap();
+    fs::write(&old, bundle("1")).unwrap();
+    server.answer("/b", Answer::Bundle(bundle("2")));
+    let file = reloadable(&server, folder.path(), "b: {resource: b, POLLING}");
+    let builder = Manager::builder().config_file(&file);
+    let manager = builder.engine(Scripted::data()).build().unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+
+    server.answer("/b", DOWN);
+    reloadable(
+        &server,
+        folder.path(),
+        "b: {resource: b, persist: true, POLLING}",
+    );
+    manager.reload().await.unwrap();
+    assert_eq!(version(&app).await.as_deref(), Some("2"), "not the old one");
+    server.answer("/b", Answer::Bundle(bundle("3")));
+    until("the new one is kept", || {
+        fs::read(&old).unwrap() == bundle("3")
+    })
+    .await;
+    assert_eq!(version(&app).await.as_deref(), Some("3"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_configuration_that_is_gone_is_not_written() {
+    let server = BundleServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = archive_of(&folder.path().join("kept"), "shop");
+    let answers = [
+        ("/b1", versioned("b", "1")),
+        ("/b2", versioned("b", "2")),
+        ("/c", versioned("c", "1")),
+    ];
+    for (path, bundle) in answers {
+        server.answer(path, Answer::Bundle(bundle));
+    }
+    server.answer("/b3", DOWN);
+    server.answer("/missing", DOWN);
+    let configure = |b: &str, other: &str| {
+        let bundles = format!(
+            "b: {{resource: {b}, persist: true, POLLING}}, {other}: {{resource: {other}, POLLING}}"
+        );
+        reloadable(&server, folder.path(), &bundles)
+    };
+    let builder = Manager::builder().config_file(configure("b1", "c"));
+    let manager = builder.engine(Scripted::data()).build().unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+    until("the first is kept", || {
+        fs::read(&file).is_ok_and(|kept| kept == versioned("b", "1"))
+    })
+    .await;
+
+    // The second one comes, and waits for one that never does.
+    configure("b2", "missing");
+    manager.reload().await.unwrap();
+    let named = bundle::etag(&versioned("b", "2"));
+    let is_taken = || {
+        let last = server.last_request_for("/b2");
+        last.is_some_and(|last| last.header("if-none-match") == Some(&*named))
+    };
+    until("the second is taken", is_taken).await;
+    assert!(fs::read(&file).unwrap() == versioned("b", "1"));
+
+    configure("b3", "c");
+    manager.reload().await.unwrap();
+    server.answer("/c", Answer::Bundle(versioned("c", "2")));
+    let named = bundle::etag(&versioned("c", "2"));
+    let is_served = || {
+        let last = server.last_request_for("/c");
+        last.is_some_and(|last| last.header("if-none-match") == Some(&*named))
+    };
+    until("the other one is served", is_served).await;
+    let kept = fs::read(&file).unwrap();
+    assert!(
+        kept == versioned("b", "1"),
+        "what was never active was written"
+    );
+    assert_eq!(version_of(&app, "b").await.as_deref(), Some("1"));
+}

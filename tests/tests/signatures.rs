@@ -1030,3 +1030,184 @@ async fn an_older_bundle_is_refused_where_that_is_asked_for() {
     let warned = running.process().stderr().contains("refuse_older");
     assert!(!warned, "OPA warns of it");
 }
+
+/// Other texts of a signed document, and whether they are taken: by both, by none, or by OPA alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    Both,
+    Neither,
+    /// We are stricter.
+    OpaAlone,
+}
+
+const SIGNED_JSON: &str =
+    r#"{"n":[1e1,10,1.0,-0,100000000000000000000],"s":"é/<\u2028","d":{"a":2},"x":"\ufffd"}"#;
+
+fn other_texts() -> Vec<(&'static str, Vec<u8>, Taken)> {
+    use Taken::{Both, Neither, OpaAlone};
+    let with = |from: &str, to: &str| {
+        assert!(SIGNED_JSON.contains(from), "{from}");
+        SIGNED_JSON.replacen(from, to, 1).into_bytes()
+    };
+    let after = |end: &[u8]| [SIGNED_JSON.as_bytes(), end].concat();
+    let raw = {
+        let (start, end) = SIGNED_JSON.split_once(r"\ufffd").unwrap();
+        [start.as_bytes(), b"\xff", end.as_bytes()].concat()
+    };
+    let deep = format!("{}{}", "[".repeat(10_001), "]".repeat(10_001));
+    vec![
+        ("spaced", with(",", "\r\n\t , "), Both),
+        ("escaped", with("é/<", r"\u00E9\/\u003c"), Both),
+        ("unescaped", with(r"\u2028", "\u{2028}"), Both),
+        ("twice", with(r#""a":2"#, r#""a":1,"a":2"#), Both),
+        (
+            "twice_escaped",
+            with(r#""a":2"#, r#""a":1,"\u0061":2"#),
+            Both,
+        ),
+        ("twice_first", with(r#""a":2"#, r#""a":2,"a":1"#), Neither),
+        ("twice_deep", with(r#""d":{"#, r#""d":{"b":1},"d":{"#), Both),
+        ("surrogate", with(r"\ufffd", r"\ud800"), Both),
+        ("surrogates", with(r"\ufffd", r"\ud800\ud800"), Neither),
+        ("bytes", raw, OpaAlone),
+        ("float", with("1e1", "10.0"), Neither),
+        ("integer", with("1e1", "10"), Neither),
+        ("capital", with("1e1", "1E1"), Neither),
+        ("exponent", with("1e1", "1e01"), Neither),
+        ("zero", with("-0", "0"), Neither),
+        ("large", with("100000000000000000000", "1e20"), Neither),
+        (
+            "marked",
+            [b"\xef\xbb\xbf", SIGNED_JSON.as_bytes()].concat(),
+            Both,
+        ),
+        ("word_behind", after(b" x"), Neither),
+        ("bracket_behind", after(b"]"), Neither),
+        ("object_behind", after(b" {}"), Neither),
+        ("nul_behind", after(b"\0"), Neither),
+        ("comment_behind", after(b" # x"), Neither),
+        ("document_behind", after(b"\n---\nd: 1\n"), Neither),
+        ("comma", with("]", ",]"), Neither),
+        ("yaml", with(r#""d":"#, "d: "), Neither),
+        (
+            "deep",
+            with(r#"{"n""#, &format!(r#"{{"n":{deep},"n""#)),
+            Neither,
+        ),
+        ("nothing", Vec::new(), Neither),
+    ]
+}
+
+const SIGNED_YAML: &str = "a: [1, x]\nb: 1.5\n";
+
+fn other_yaml() -> Vec<(&'static str, Vec<u8>, Taken)> {
+    use Taken::{Both, Neither, OpaAlone};
+    let texts = [
+        ("y_comment", "a: [1, x] # x\nb: 1.5\n", Both),
+        ("y_json", "{\"b\":1.5,\"a\":[1,\"x\"]}", Both),
+        ("y_json_tab", "{\t\"b\":1.5,\n\t\"a\":[1,\"x\"]}", Both),
+        ("y_float", "a: [1, x]\nb: 1.50\n", Both),
+        ("y_json_float", "{\"b\":1.50,\"a\":[1,\"x\"]}", Neither),
+        ("y_hex", "a: [0x1, x]\nb: 1.5\n", Both),
+        ("y_one", "a: [1.0, x]\nb: 1.5\n", Both),
+        ("y_twice", "a: 2\na: [1, x]\nb: 1.5\n", Both),
+        ("y_anchor", "a: &a [1, x]\nb: 1.5\n", Both),
+        ("y_marked", "\u{feff}a: [1, x]\nb: 1.5\n", Both),
+        ("y_document", "---\na: [1, x]\nb: 1.5\n", Both),
+        ("y_documents", "a: [1, x]\nb: 1.5\n---\nc: 1\n", OpaAlone),
+        ("y_ended", "a: [1, x]\nb: 1.5\n...\n", Both),
+        ("y_json_twice", "{\"b\":1,\"b\":1.5,\"a\":[1,\"x\"]}", Both),
+        ("y_json_behind", "{\"b\":1.5,\"a\":[1,\"x\"]} {}", Neither),
+        ("y_tagged", "a: [1, !!str x]\nb: 1.5\n", Both),
+        ("y_merge", "<<: {b: 1.5}\na: [1, x]\n", Both),
+    ];
+    let texts = texts.into_iter();
+    texts
+        .map(|(case, text, taken)| (case, text.as_bytes().to_vec(), taken))
+        .collect()
+}
+
+/// Data files are digested by their value, so other texts of one value carry the same signature.
+#[tokio::test]
+async fn other_texts_of_a_signed_value_are_judged_as_by_opa() {
+    let Some(opa) = peers::opa() else { return };
+    let key = Key::new("HS256");
+    let signing = json!({"keyid": "hs256"});
+    let mut cases = Vec::new();
+    for (file, text, others) in [
+        ("data.json", SIGNED_JSON, other_texts()),
+        ("data.yaml", SIGNED_YAML, other_yaml()),
+    ] {
+        for (case, other, taken) in others {
+            let path = format!("{case}/{file}");
+            let manifest = json!({"roots": [case]}).to_string().into_bytes();
+            let files = Files::from([
+                (".manifest".to_owned(), manifest),
+                (path.clone(), text.as_bytes().to_vec()),
+            ]);
+            let mut bundle = sign(&opa, &files, &key, &json!({}));
+            bundle.insert(path, other);
+            let (name, signing) = (case.to_owned(), signing.clone());
+            let good = taken == Taken::Both;
+            cases.push((
+                Case {
+                    name,
+                    signing,
+                    bundle,
+                    good,
+                },
+                taken,
+            ));
+        }
+    }
+    // Of a manifest's members with one name, too, the last one counts for both: no other can hide.
+    for (case, first, taken) in [
+        ("m_hidden", json!([""]), Taken::Both),
+        ("m_elsewhere", json!(["nowhere"]), Taken::Both),
+    ] {
+        let manifest = json!({"roots": [case]}).to_string();
+        let files = Files::from([
+            (".manifest".to_owned(), manifest.clone().into_bytes()),
+            (format!("{case}/data.json"), SIGNED_JSON.as_bytes().to_vec()),
+        ]);
+        let mut bundle = sign(&opa, &files, &key, &json!({}));
+        let twice = manifest.replacen('{', &format!(r#"{{"roots":{first},"#), 1);
+        bundle.insert(".manifest".to_owned(), twice.into_bytes());
+        let (name, signing) = (case.to_owned(), signing.clone());
+        cases.push((
+            Case {
+                name,
+                signing,
+                bundle,
+                good: true,
+            },
+            taken,
+        ));
+    }
+    let server = BundleServer::start().await;
+    for (case, _) in &cases {
+        let bundle = Answer::Bundle(pack(&case.bundle));
+        server.answer(&format!("/{}", case.name), bundle);
+    }
+    let keys = keys_of(&[key]);
+    let all: Vec<_> = cases.iter().map(|(case, _)| case).collect();
+    let mut configuration = config(&server, &keys, &all);
+    configuration["status"] = json!({"console": true});
+    let running = opa.serve_until(&configuration.to_string(), "/health").await;
+    let mut complaints = Vec::new();
+    for (case, expected) in &cases {
+        let theirs = judged_by_opa(running.address(), &case.name).await;
+        let ours = judged_here(&config(&server, &keys, &[case])).await;
+        let found = match (&theirs, &ours) {
+            (Ok(()), Ok(())) => Some(Taken::Both),
+            (Err(_), Err(_)) => Some(Taken::Neither),
+            (Ok(()), Err(_)) => Some(Taken::OpaAlone),
+            (Err(_), Ok(())) => None,
+        };
+        if found != Some(*expected) {
+            let name = &case.name;
+            complaints.push(format!("{name}: {found:?}: OPA {theirs:?}, here {ours:?}"));
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}

@@ -33,7 +33,7 @@ pub struct BundleConfig {
     pub persist: bool,
     /// How long ago the source's last answer that the bundle is current may be, in whole seconds
     /// (`max_staleness_seconds`); after that decisions are refused until the next one. An answer is
-    /// a 304, or a bundle that was activated; one from disk is none. By default there is no such
+    /// a 304, or a bundle that was activated, from when it came; one from disk is none. By default there is no such
     /// bound, as in OPA, which doesn't know the option.
     pub max_staleness: Option<Duration>,
 }

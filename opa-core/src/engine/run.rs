@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -45,6 +46,10 @@ pub(crate) struct Task {
     pub(crate) bound: Arc<dyn Bound>,
     pub(crate) entrypoint: Entrypoint,
     pub(crate) input: Value,
+    /// What the policy is part of. As long as a task has it, nobody else frees it, so that the task
+    /// is never the one who does. Goes last.
+    #[expect(dead_code, reason = "only held")]
+    pub(crate) owner: Arc<dyn Any + Send + Sync>,
 }
 
 /// How an evaluation ended.

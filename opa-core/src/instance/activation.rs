@@ -38,6 +38,7 @@ pub(crate) struct Unsaved {
     pub(crate) place: Arc<Place>,
     pub(crate) archive: ArchiveBytes,
     pub(crate) etag: Option<Arc<str>>,
+    pub(crate) lineage: Lineage,
 }
 
 impl Loaded {
@@ -61,6 +62,11 @@ impl Loaded {
             .map(|(bundle, _)| bundle)
     }
 
+    /// Whether there is a bundle of that name that came from where this ticket's does.
+    pub(crate) fn has(&self, name: &str, ticket: &Ticket) -> bool {
+        self.of_lineage(name, ticket.lineage()).is_some()
+    }
+
     /// Whether something is still to be written.
     pub(crate) fn is_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
@@ -80,13 +86,12 @@ impl Instance {
         loaded: &mut Loaded,
         (name, ticket): (&Arc<str>, &Ticket),
         bundle: Arc<Bundle>,
-        (size, etag, from_disk): (u64, Option<Arc<str>>, bool),
+        (size, etag, contacted_ms): (u64, Option<Arc<str>>, Option<u64>),
     ) -> Result<(), ActivationError> {
         let Some(profile) = self.profile().filter(|_| !ticket.is_retired()) else {
             return Ok(());
         };
         let lineage = ticket.lineage();
-        let contacted_ms = (!from_disk).then(|| self.shared.now_ms());
         let came = Fresh {
             bundle,
             size,
@@ -179,7 +184,9 @@ impl Instance {
                 status.clear_error();
             });
         }
+        let snapshot = snapshot.stale_from(self.freshness.renew());
         before_swap();
+        self.shared.hooks.reach("activation: contacts noted");
         if !self.install(profile, Arc::new(snapshot)) {
             return Ok(false);
         }
@@ -204,10 +211,20 @@ impl Instance {
         if !loaded.waiting.is_empty() || self.is_closed() {
             return;
         }
-        let Loaded { unsaved, next, .. } = loaded;
+        let Loaded {
+            unsaved,
+            next,
+            lineages,
+            ..
+        } = loaded;
         unsaved.retain(|name, unsaved| {
-            if next.as_ref().is_some_and(|next| next.has_fresh(name)) {
+            let waiting = next.as_ref().and_then(|next| next.bundle(name));
+            if waiting.is_some_and(|(_, lineage)| *lineage == unsaved.lineage) {
                 return true;
+            }
+            // What waited in vain was never compiled either.
+            if lineages.get(name) != Some(&unsaved.lineage) {
+                return false;
             }
             let saved = unsaved
                 .place

@@ -9,14 +9,15 @@ use super::ticket::Lineage;
 
 /// How old the bundles of an instance may become (`max_staleness_seconds`). Times are milliseconds
 /// of the manager's clock.
-pub(super) struct Freshness {
-    /// The first moment at which one of them is too old.
-    stale_from: AtomicU64,
-    known: Mutex<Known>,
-}
-
 #[derive(Default)]
+pub(super) struct Freshness(Mutex<Known>);
+
+/// The first moment at which a bundle of a snapshot is too old.
+pub(super) struct StaleFrom(AtomicU64);
+
 struct Known {
+    /// Of the newest snapshot. Those before don't become fresh by what is told of this one.
+    stale_from: Arc<StaleFrom>,
     bounds: BTreeMap<Arc<str>, Bound>,
     /// The last contacts of what has no bound yet: another configuration may bound it.
     others: BTreeMap<Arc<str>, (Lineage, u64)>,
@@ -34,7 +35,7 @@ impl Freshness {
     /// Bounds these bundles, of these lineages. Until their sources have answered they count as too
     /// old.
     pub(super) fn configure(&self, bounds: impl Iterator<Item = (Arc<str>, Duration, Lineage)>) {
-        let mut known = self.known.lock();
+        let mut known = self.0.lock();
         let fresh = bounds.map(|(name, max, lineage)| {
             let bound = Bound {
                 max_ms: u64::try_from(max.as_millis()).unwrap_or(NEVER),
@@ -46,51 +47,82 @@ impl Freshness {
         let fresh: BTreeMap<_, _> = fresh.collect();
         for (name, old) in std::mem::replace(&mut known.bounds, fresh) {
             if let Some(contact_ms) = old.contact_ms {
-                let contact = (old.lineage, contact_ms);
-                known.others.entry(name).or_insert(contact);
+                known.note_other(name, old.lineage, contact_ms, false);
             }
         }
-        self.refresh(&known.bounds);
+        known.refresh();
     }
 
     /// The source of a bundle of that lineage said that it is current, or the current one came.
     pub(super) fn contact(&self, name: &Arc<str>, lineage: &Lineage, now_ms: u64) {
-        let mut known = self.known.lock();
+        let mut known = self.0.lock();
         match known.bounds.get_mut(name) {
             Some(bound) if bound.lineage == *lineage => {
-                bound.contact_ms = Some(now_ms);
-                self.refresh(&known.bounds);
+                bound.contact_ms = bound.contact_ms.max(Some(now_ms));
+                known.refresh();
             }
-            _ => {
-                let contact = (lineage.clone(), now_ms);
-                known.others.insert(Arc::clone(name), contact);
-            }
+            _ => known.note_other(Arc::clone(name), lineage.clone(), now_ms, true),
         }
     }
 
-    /// Whether one of the bundles is too old: one load, and the clock only where there is a bound.
-    pub(super) fn is_stale(&self, now_ms: impl FnOnce() -> u64) -> bool {
-        let stale_from = self.stale_from.load(Ordering::Acquire);
-        stale_from != NEVER && now_ms() >= stale_from
+    /// What bounds the next snapshot. From here on contacts count for that one only.
+    pub(super) fn renew(&self) -> Arc<StaleFrom> {
+        let mut known = self.0.lock();
+        known.stale_from = Arc::default();
+        known.refresh();
+        Arc::clone(&known.stale_from)
+    }
+
+    #[cfg(test)]
+    fn is_stale(&self, now_ms: impl FnOnce() -> u64) -> bool {
+        let stale_from = Arc::clone(&self.0.lock().stale_from);
+        stale_from.is_passed(now_ms)
     }
 
     /// Whether this bundle is too old.
     pub(super) fn is_bundle_stale(&self, name: &str, now_ms: u64) -> bool {
-        let known = self.known.lock();
+        let known = self.0.lock();
         known
             .bounds
             .get(name)
             .is_some_and(|bound| now_ms >= bound.stale_from())
     }
+}
 
-    fn refresh(&self, bounds: &BTreeMap<Arc<str>, Bound>) {
-        let first = bounds.values().map(Bound::stale_from).min();
-        self.stale_from
-            .store(first.unwrap_or(NEVER), Ordering::Release);
+impl StaleFrom {
+    /// One load, and the clock only where there is a bound.
+    pub(super) fn is_passed(&self, now_ms: impl FnOnce() -> u64) -> bool {
+        let stale_from = self.0.load(Ordering::Acquire);
+        stale_from != NEVER && now_ms() >= stale_from
+    }
+}
+
+impl Default for StaleFrom {
+    /// Whoever was told nothing is too old.
+    fn default() -> Self {
+        Self(AtomicU64::new(0))
     }
 }
 
 impl Known {
+    fn refresh(&self) {
+        let first = self.bounds.values().map(Bound::stale_from).min();
+        let first = first.unwrap_or(NEVER);
+        self.stale_from.0.store(first, Ordering::Release);
+    }
+
+    /// Notes a contact of what has no bound; the latest one counts, whatever the order in which they
+    /// are told. Another lineage gives way if `displaces` says so.
+    fn note_other(&mut self, name: Arc<str>, lineage: Lineage, at_ms: u64, displaces: bool) {
+        let other = self.others.entry(name);
+        let (of, last_ms) = other.or_insert_with(|| (lineage.clone(), at_ms));
+        if *of == lineage {
+            *last_ms = at_ms.max(*last_ms);
+        } else if displaces {
+            (*of, *last_ms) = (lineage, at_ms);
+        }
+    }
+
     fn contact(&self, name: &str, lineage: &Lineage) -> Option<u64> {
         let bound = self.bounds.get(name);
         let bound = bound.map(|bound| (&bound.lineage, bound.contact_ms));
@@ -111,11 +143,12 @@ impl Bound {
     }
 }
 
-impl Default for Freshness {
+impl Default for Known {
     fn default() -> Self {
         Self {
-            stale_from: AtomicU64::new(NEVER),
-            known: Mutex::default(),
+            stale_from: Arc::new(StaleFrom(AtomicU64::new(NEVER))),
+            bounds: BTreeMap::new(),
+            others: BTreeMap::new(),
         }
     }
 }
@@ -182,5 +215,42 @@ mod tests {
             assert!(freshness.is_stale(|| 11_000));
             freshness.configure(std::iter::empty());
         }
+    }
+
+    #[test]
+    fn the_last_contact_counts_whatever_the_order_in_which_they_are_told() {
+        let freshness = Freshness::default();
+        let (name, lineage) = (Arc::<str>::from("a"), Lineage::default());
+        let bound = || bounds(&[("a", 10, &lineage)]).into_iter();
+        let told = |times: &[u64]| {
+            for time in times {
+                freshness.contact(&name, &lineage, *time);
+            }
+        };
+        // While it waits for others it is confirmed; when it is served it is told when it came.
+        told(&[9_000, 1_000]);
+        freshness.configure(bound());
+        assert!(!freshness.is_stale(|| 18_999));
+        told(&[20_000, 15_000]);
+        assert!(!freshness.is_stale(|| 29_999));
+        // What was told while it was bounded is not forgotten when it is not.
+        freshness.configure(std::iter::empty());
+        freshness.configure(bound());
+        assert!(!freshness.is_stale(|| 29_999));
+        assert!(freshness.is_stale(|| 30_000));
+    }
+
+    #[test]
+    fn what_makes_the_next_snapshot_fresh_leaves_the_one_before_stale() {
+        let freshness = Freshness::default();
+        let (name, lineage) = (Arc::<str>::from("a"), Lineage::default());
+        freshness.configure(bounds(&[("a", 10, &lineage)]).into_iter());
+        let first = freshness.renew();
+        freshness.contact(&name, &lineage, 0);
+        assert!(!first.is_passed(|| 9_999) && first.is_passed(|| 10_000));
+        let second = freshness.renew();
+        freshness.contact(&name, &lineage, 10_000);
+        assert!(first.is_passed(|| 10_000) && !second.is_passed(|| 10_000));
+        assert!(StaleFrom::default().is_passed(|| 0));
     }
 }

@@ -10,8 +10,9 @@ pub(crate) struct Incoming {
     /// As downloaded, in bytes.
     pub(crate) size: u64,
     pub(crate) etag: Option<Arc<str>>,
-    /// It was kept by an earlier process: whether it is current is not known.
-    pub(crate) from_disk: bool,
+    /// When the source answered, in milliseconds of the manager's clock; `None` if an earlier process
+    /// kept it: whether it is current is not known.
+    pub(crate) contacted_ms: Option<u64>,
 }
 
 impl Instance {
@@ -43,8 +44,11 @@ impl Instance {
             update,
             size,
             etag,
-            from_disk,
+            contacted_ms,
         } = incoming;
+        if ticket.is_retired() {
+            return Ok(());
+        }
         let (kind, bundle) = match update {
             Update::Delta(delta) => {
                 // What came from elsewhere is nothing that this source knows how to change.
@@ -58,7 +62,7 @@ impl Instance {
                 ("snapshot", Arc::new(bundle))
             }
         };
-        self.activate(loaded, (name, ticket), bundle, (size, etag, from_disk))?;
+        self.activate(loaded, (name, ticket), bundle, (size, etag, contacted_ms))?;
         self.note_bundle(name, |status| status.bundle_type = Some(kind));
         Ok(())
     }

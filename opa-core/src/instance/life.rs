@@ -172,9 +172,9 @@ impl Instance {
         installed
     }
 
-    /// The source of a bundle answered that it is current, or brought the current one.
-    pub(crate) fn note_contact(&self, name: &Arc<str>, ticket: &Ticket) {
-        self.contacted(name, ticket.lineage(), Some(self.shared.now_ms()));
+    /// The source of a bundle answered then, by the manager's clock, that it is current.
+    pub(crate) fn note_contact(&self, name: &Arc<str>, ticket: &Ticket, at_ms: u64) {
+        self.contacted(name, ticket.lineage(), Some(at_ms));
     }
 
     pub(super) fn contacted(&self, name: &Arc<str>, lineage: &Lineage, at_ms: Option<u64>) {

@@ -95,7 +95,7 @@ impl Question {
             ends.path = asked.map(EntrypointPath::shared);
             return Err(self.conclude(ends, LogEntry::default(), None));
         };
-        if instance.freshness.is_stale(|| instance.shared.now_ms()) {
+        if snapshot.is_stale(|| instance.shared.now_ms()) {
             let asked = path.unwrap_or(&snapshot.profile.entrypoint);
             let message = "the last answer of a bundle's source is longer ago than max_staleness";
             let mut ends = Ends::unasked(Reason::Stale, Reason::Stale, message);
@@ -243,8 +243,10 @@ impl Ends {
 #[must_use = "a question that is dropped counts as cancelled"]
 pub struct Prepared {
     pub(super) question: Question,
-    pub(super) snapshot: Arc<Snapshot>,
+    /// Goes before the snapshot, which is retired and not freed here: so is what an engine keeps for
+    /// an entrypoint.
     pub(super) entrypoint: Entrypoint,
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 impl Prepared {
@@ -320,6 +322,7 @@ impl Prepared {
             bound: Arc::clone(&self.snapshot.bound),
             entrypoint: self.entrypoint.clone(),
             input,
+            owner: Arc::clone(&self.snapshot) as _,
         };
         Evaluation::new(self, Run::start(task, Box::new(ctx)))
     }

@@ -41,10 +41,6 @@ pub(super) struct Fresh {
 }
 
 impl Next {
-    pub(super) fn has_fresh(&self, name: &str) -> bool {
-        self.fresh.contains_key(name)
-    }
-
     /// What waits under that name, and where it comes from.
     pub(super) fn bundle(&self, name: &str) -> Option<(&Arc<Bundle>, &Lineage)> {
         let fresh = self.fresh.get(name)?;
@@ -103,6 +99,15 @@ impl Instance {
             .map(|next| next.fresh)
             .unwrap_or_default();
         fresh.retain(|name, fresh| profile.bundles.get(name) == Some(&fresh.lineage));
+        let Loaded {
+            unsaved, lineages, ..
+        } = &mut *loaded;
+        unsaved.retain(|name, unsaved| {
+            let of = |lineages: &BTreeMap<Arc<str>, Lineage>| {
+                lineages.get(name) == Some(&unsaved.lineage)
+            };
+            of(lineages) || of(&profile.bundles)
+        });
         let next = Next { profile, fresh };
         match self.switch(loaded, &next) {
             Ok(true) => Ok(()),
@@ -215,6 +220,7 @@ impl Loaded {
         self.bundles.retain(|name, _| lineages.contains_key(name));
         self.waiting.retain(|name, _| lineages.contains_key(name));
         self.etags.retain(|name, _| lineages.contains_key(name));
-        self.unsaved.retain(|name, _| bundles.contains_key(name));
+        self.unsaved
+            .retain(|name, unsaved| bundles.get(name) == Some(&unsaved.lineage));
     }
 }

@@ -64,7 +64,13 @@ impl Shared {
 
     /// Milliseconds since the manager was built, by Tokio's clock.
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.ms_at(Instant::now())
+    }
+
+    /// Milliseconds from when the manager was built to then.
+    pub(crate) fn ms_at(&self, then: Instant) -> u64 {
+        let since = then.saturating_duration_since(self.origin);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn retire(&self, snapshot: Option<Arc<Snapshot>>) {

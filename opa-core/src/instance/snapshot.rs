@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::freshness::StaleFrom;
 use super::policy_store::Compiled;
 use super::ticket::Lineage;
 use crate::Value;
@@ -37,6 +38,8 @@ pub(crate) struct Snapshot {
     /// The policy says what a log may show, which this version cannot ask: input and result are
     /// withheld from events.
     pub(crate) withholds: bool,
+    /// Another snapshot has another one: what makes the next one fresh doesn't make this one so.
+    stale_from: Arc<StaleFrom>,
     default: Entrypoint,
     /// Kept so that other apps find it as long as this one uses what was made of it.
     _policy: Arc<dyn Policy>,
@@ -58,10 +61,21 @@ impl Snapshot {
             bound,
             bundles,
             withholds: policy.defines_system_log() || data.at(&["system", "log"]).is_some(),
+            stale_from: Arc::default(),
             default,
             _policy: policy,
             prepared: ArcSwap::default(),
         })
+    }
+
+    /// From when on it is too old, which is always without this.
+    pub(super) fn stale_from(self, stale_from: Arc<StaleFrom>) -> Self {
+        Self { stale_from, ..self }
+    }
+
+    /// Whether one of its bundles is too old.
+    pub(super) fn is_stale(&self, now_ms: impl FnOnce() -> u64) -> bool {
+        self.stale_from.is_passed(now_ms)
     }
 
     /// The prepared entrypoint at `path`, by default the configured one.

@@ -69,6 +69,8 @@ struct Known {
     etag: Option<Arc<str>>,
     long_polling: bool,
     multiplexed: bool,
+    /// When the source said so.
+    answered: Instant,
 }
 
 /// What tells one bundle from the next.
@@ -94,6 +96,8 @@ struct Answer {
     etag: Option<Arc<str>>,
     long_polling: bool,
     multiplexed: bool,
+    /// When it came.
+    answered: Instant,
     /// The generation of the download that it belongs to.
     generation: AtomicU64,
 }
@@ -172,6 +176,7 @@ impl Member {
         taken.content = content;
         taken.etag = answer.etag.clone();
         taken.multiplexed = answer.multiplexed;
+        taken.answered = Some(answer.answered);
         Some(taken)
     }
 }
@@ -246,6 +251,11 @@ impl Download {
 
     async fn ask_source(&self, request: &Fetch) -> Result<Answer, SourceError> {
         let answer = self.source.fetch(request.clone()).await?;
+        let answered = Instant::now();
+        let etag = match answer.content {
+            Content::NotModified => request.etag.clone(),
+            Content::Snapshot(_) | Content::Delta(_) => answer.etag,
+        };
         let is_shared = self.is_shared(&self.state.lock());
         let part = match answer.content {
             Content::NotModified => Part::NotModified,
@@ -255,9 +265,10 @@ impl Download {
         };
         Ok(Answer {
             part,
-            etag: answer.etag.or_else(|| request.etag.clone()),
+            etag,
             long_polling: answer.long_polling,
             multiplexed: answer.multiplexed,
+            answered,
             generation: AtomicU64::new(0),
         })
     }
@@ -302,6 +313,7 @@ impl Download {
             etag: answer.etag.clone(),
             long_polling: answer.long_polling,
             multiplexed: answer.multiplexed,
+            answered: answer.answered,
         });
         if has_news {
             self.news.announce(self.number());

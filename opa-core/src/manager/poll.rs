@@ -65,8 +65,8 @@ struct Arrived {
     etag: Option<Arc<str>>,
     /// The source said that it is a change to the active bundle.
     is_delta: bool,
-    /// It was kept by an earlier process.
-    from_disk: bool,
+    /// When the source answered; `None` if an earlier process kept it.
+    contacted_ms: Option<u64>,
 }
 
 /// What went wrong with one poll.
@@ -228,17 +228,18 @@ impl Poll {
             // A server is not asked for what would be refused.
             deltas: self.place.is_none() && self.terms.verification.takes_deltas(),
         };
-        let answer = self
-            .source
-            .fetch(request)
-            .await
-            .map_err(PollError::Source)?;
+        let answer = self.source.fetch(request.clone()).await;
+        let answer = answer.and_then(|answer| answer.to(&request));
         let SourceAnswer {
             content,
             etag,
             long_polling,
             multiplexed,
-        } = answer;
+            answered,
+        } = answer.map_err(PollError::Source)?;
+        // Not when its body has come: that may take long.
+        let answered = answered.unwrap_or_else(Instant::now);
+        let contacted_ms = instance.shared().ms_at(answered);
         self.multiplexed = multiplexed;
         // Who was not asked to wait and has nothing new has not said that it would not.
         let silent = wait.is_none() && matches!(content, Content::NotModified);
@@ -249,11 +250,8 @@ impl Poll {
         let is_delta = matches!(content, Content::Delta(_));
         match content {
             Content::NotModified => {
-                // To one who named nothing it says nothing.
-                if self.etag.is_some() {
-                    instance.note_contact(&self.bundle, &self.ticket);
-                }
-                self.etag = etag.or_else(|| self.etag.take());
+                // Its etag, should it be another one, is not that of what is here.
+                instance.note_contact(&self.bundle, &self.ticket, contacted_ms);
                 instance.note_bundle(&self.bundle, |status| {
                     status.last_successful_request = Some(now);
                     status.clear_error();
@@ -267,7 +265,9 @@ impl Poll {
                     Room::LongPoll(_) => self.slots.download().await,
                 };
                 let body_slot = self.slots.body().await;
-                let activated = self.activate(instance, body, is_delta, etag.clone()).await;
+                let activated =
+                    self.activate(instance, body, (is_delta, contacted_ms), etag.clone());
+                let activated = activated.await;
                 drop((slot, body_slot));
                 if activated.is_ok() {
                     self.etag = etag;
@@ -281,7 +281,7 @@ impl Poll {
         &self,
         instance: &Arc<Instance>,
         body: Body,
-        is_delta: bool,
+        (is_delta, contacted_ms): (bool, u64),
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
@@ -295,12 +295,13 @@ impl Poll {
             place,
             archive: bytes.clone(),
             etag: etag.clone(),
+            lineage: self.ticket.lineage().clone(),
         });
         let arrived = Arrived {
             archive: bytes,
             etag,
             is_delta,
-            from_disk: false,
+            contacted_ms: Some(contacted_ms),
         };
         self.take(instance, arrived, unsaved).await
     }
@@ -374,7 +375,7 @@ impl Arrived {
             update,
             size: self.archive.len(),
             etag: self.etag,
-            from_disk: self.from_disk,
+            contacted_ms: self.contacted_ms,
         })
     }
 }

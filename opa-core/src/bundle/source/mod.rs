@@ -76,12 +76,15 @@ pub struct Fetch {
 pub struct SourceAnswer {
     /// The bundle.
     pub content: Content,
-    /// The etag of what is answered; with [`Content::NotModified`], `None` keeps the old one.
+    /// The etag of what is answered. With [`Content::NotModified`] it does not count: what the asker
+    /// has is named as it came.
     pub etag: Option<Arc<str>>,
     /// The source waited for news, or would: it can be asked again at once.
     pub long_polling: bool,
     /// Waiting for news keeps no connection.
     pub(crate) multiplexed: bool,
+    /// When the answer came, if that wasn't just now.
+    pub(crate) answered: Option<tokio::time::Instant>,
 }
 
 /// A bundle, or that there is no new one.
@@ -104,6 +107,7 @@ impl SourceAnswer {
             etag: None,
             long_polling: false,
             multiplexed: false,
+            answered: None,
         }
     }
 
@@ -115,6 +119,7 @@ impl SourceAnswer {
             etag,
             long_polling: false,
             multiplexed: false,
+            answered: None,
         }
     }
 
@@ -123,6 +128,18 @@ impl SourceAnswer {
     pub fn long_polling(mut self, long_polling: bool) -> Self {
         self.long_polling = long_polling;
         self
+    }
+
+    /// The answer, if it is one to that question.
+    ///
+    /// # Errors
+    /// There is nothing new, for one who has nothing.
+    pub(crate) fn to(self, request: &Fetch) -> Result<Self, SourceError> {
+        if matches!(self.content, Content::NotModified) && request.etag.is_none() {
+            let text = "the source answered that nothing is new (304), but no etag was named to it";
+            return Err(SourceError::new(text).with_http_code(304));
+        }
+        Ok(self)
     }
 }
 

@@ -42,6 +42,7 @@ fn task(
         bound,
         entrypoint,
         input: Value::from("input"),
+        owner: Arc::new(()),
     }
 }
 

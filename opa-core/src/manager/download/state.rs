@@ -31,6 +31,7 @@ impl State {
                     etag: known.etag.clone(),
                     long_polling: known.long_polling,
                     multiplexed: known.multiplexed,
+                    answered: known.answered,
                     generation: AtomicU64::new(self.generation),
                 })
             });

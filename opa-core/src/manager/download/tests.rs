@@ -373,3 +373,45 @@ async fn a_panic_is_an_error_for_all() {
         assert_eq!(answer.unwrap_err().to_string(), "a panic ended the attempt");
     }
 }
+
+/// A server that has stopped sending etags.
+struct WithoutEtags;
+
+impl Source for WithoutEtags {
+    fn fetch(&self, _: Fetch) -> SourceFuture<'_> {
+        let answer = SourceAnswer::snapshot(bundle("2").into(), None);
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_without_an_etag_is_not_named_by_that_of_the_one_before() {
+    let fixture = Fixture::new();
+    for shared in [false, true] {
+        let source = Arc::new(WithoutEtags);
+        let resource = format!("{shared}");
+        let slots = fixture.slots.clone();
+        let member = fixture
+            .downloads
+            .join(fixture.key(&resource), source, slots, shared);
+        let answer = member.fetch(question(Some(&"\"1\"".into()), 0)).await;
+        assert_eq!(answer.unwrap().etag, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_to_others_is_as_old_as_the_answer_of_the_source() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.member(), fixture.member());
+    let came = Instant::now();
+    let etag = news(one.fetch(question(None, 0)).await).await.1;
+    tokio::time::sleep(MIN / 2).await;
+    let kept = two.fetch(question(None, 0)).await.unwrap();
+    assert_eq!(kept.answered, Some(came));
+    let known = two.fetch(question(Some(&etag), 0)).await;
+    assert!(is_not_modified(&known));
+    assert_eq!(known.unwrap().answered, Some(came));
+    tokio::time::sleep(MIN).await;
+    let asked = two.fetch(question(Some(&etag), 0)).await.unwrap();
+    assert_eq!(asked.answered, Some(Instant::now()));
+}

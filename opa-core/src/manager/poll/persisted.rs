@@ -13,7 +13,8 @@ impl Poll {
         self
     }
 
-    /// Activates what an earlier process kept, if it is what it must be now.
+    /// Activates what an earlier process kept, if it is what it must be now, and if the source has
+    /// brought nothing yet.
     pub(in crate::manager) async fn restore(&mut self, instance: &Arc<Instance>) {
         match self.try_restore(instance).await {
             Ok(etag) => self.etag = etag,
@@ -36,6 +37,13 @@ impl Poll {
         let Some(place) = self.place.clone() else {
             return Ok(None);
         };
+        let has_newer = {
+            let loaded = instance.loaded().await;
+            loaded.has(&self.bundle, &self.ticket)
+        };
+        if has_newer {
+            return Ok(None);
+        }
         let panicked = || PollError::Panic.to_string();
         let max = self.terms.limits.total_bytes();
         let stored = self.compile.run(move || place.load(max)).await;
@@ -47,7 +55,7 @@ impl Poll {
             archive: stored.archive.into(),
             etag: stored.etag.clone(),
             is_delta: false,
-            from_disk: true,
+            contacted_ms: None,
         };
         let activated = self.take(instance, arrived, None).await;
         activated.map_err(|error| error.to_string())?;

@@ -37,6 +37,31 @@ async fn a_decision_under_way_keeps_its_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_evaluation_that_is_kept_after_its_end_frees_no_policy() {
+    let source = Counting::new(bundle("1"));
+    let manager = builder(&source).build().unwrap();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap();
+    let prepared = app.ask().prepare(None).unwrap();
+    let old = Arc::downgrade(&app.instance.snapshot().unwrap());
+    let mut evaluation = std::pin::pin!(Some(prepared.evaluate(Value::NULL)));
+    let evaluated = evaluation.as_mut().as_pin_mut().unwrap().await;
+    drop(evaluated);
+    source.memory.replace(bundle("2"));
+    until_version(&app, "2").await;
+    tokio::time::sleep(LONG).await;
+    assert!(
+        old.upgrade().is_some(),
+        "the evaluation would free the policy"
+    );
+    evaluation.set(None);
+    assert!(old.upgrade().is_some(), "not here and now");
+    while old.upgrade().is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_bundle_leaves_the_last_good_one_serving_and_shows_why() {
     let source = Counting::new(bundle("1"));
     let manager = builder(&source).build().unwrap();

@@ -172,3 +172,35 @@ async fn a_source_that_is_silent_for_too_long_ends_decisions_until_it_answers() 
     until_version(&app, "1").await;
     assert!(!app.status().bundles[0].stale);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_makes_the_next_snapshot_fresh_lets_the_stale_one_answer_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("b.tar.gz");
+    std::fs::write(&file, bundle("1")).unwrap();
+    let configuration = format!(
+        "bundles: {{b: {{resource: 'file://{}', max_staleness_seconds: 30, \
+         polling: {{min_delay_seconds: 1, max_delay_seconds: 2}}}}}}",
+        file.display()
+    );
+    let builder = Manager::builder()
+        .config_yaml(&configuration)
+        .engine(Scripted::data());
+    let manager = builder.blocking_pools().build().unwrap();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    tokio::time::sleep(LONG).await;
+    assert_eq!(app.decide("a/b", Value::NULL).await.reason(), Reason::Stale);
+
+    let (asked, reason) = std::sync::mpsc::channel();
+    let asking = app.clone();
+    let hooks = &manager.0.instances.shared.hooks;
+    hooks.at("activation: contacts noted", move || {
+        let refused = asking.ask().prepare(None).err();
+        asked.send(refused.map(|refused| refused.reason())).unwrap();
+    });
+    std::fs::write(&file, bundle("2")).unwrap();
+    until_version(&app, "2").await;
+    assert_eq!(reason.recv().unwrap(), Some(Reason::Stale));
+}

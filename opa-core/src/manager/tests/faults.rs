@@ -227,3 +227,68 @@ async fn a_jump_of_the_clock_closes_nobody() {
     tokio::time::sleep(10 * SECOND).await;
     assert_eq!(manager.app("orders").unwrap().status().labels, labels);
 }
+
+/// Answers what it is told, and remembers which etags it was asked with.
+#[derive(Clone, Default)]
+struct Told {
+    answers: Arc<parking_lot::Mutex<Option<(bool, &'static str)>>>,
+    etags: Arc<parking_lot::Mutex<Vec<Option<Arc<str>>>>>,
+}
+
+impl Told {
+    /// A bundle, or that there is none, with this etag.
+    fn answer(&self, is_bundle: bool, etag: &'static str) {
+        *self.answers.lock() = Some((is_bundle, etag));
+    }
+
+    fn manager(&self) -> Manager {
+        let builder = Manager::builder().source("b", self.clone());
+        let builder = builder.engine(Scripted::data()).blocking_pools();
+        builder.build().unwrap()
+    }
+}
+
+impl Source for Told {
+    fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
+        self.etags.lock().push(request.etag);
+        let (is_bundle, etag) = self.answers.lock().unwrap();
+        let mut answer = match is_bundle {
+            true => SourceAnswer::snapshot(bundle("1").into(), None),
+            false => SourceAnswer::not_modified(),
+        };
+        answer.etag = Some(etag.into());
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_new_for_one_who_has_nothing_is_an_error_that_heals() {
+    let source = Told::default();
+    source.answer(false, "x");
+    let manager = source.manager();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap_err();
+    let status = app.status();
+    let message = status.bundles[0].message.clone().unwrap_or_default();
+    assert!(message.contains("304"), "{message}");
+    assert_eq!(status.bundles[0].http_code, Some(304));
+    assert!(matches!(app.state(), State::Failed { .. }));
+    assert!(source.etags.lock().iter().all(Option::is_none));
+    source.answer(true, "x");
+    app.ready(LONG).await.unwrap();
+    assert_eq!(app.status().bundles[0].message, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etag_is_named_for_the_bytes_that_came_with_it_only() {
+    let source = Told::default();
+    source.answer(true, "1");
+    let manager = source.manager();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap();
+    source.answer(false, "2");
+    tokio::time::sleep(LONG).await;
+    let asked = source.etags.lock().clone();
+    assert!(asked.len() > 2);
+    assert!(asked[1..].iter().all(|etag| etag.as_deref() == Some("1")));
+}

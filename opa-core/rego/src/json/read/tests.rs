@@ -396,3 +396,135 @@ fn accepts_and_refuses_what_serde_json_does_on_random_garbage() {
         }
     }
 }
+
+/// A small generator of numbers that look random (xorshift64*), the same ones each time.
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        usize::try_from(high).unwrap() % bound
+    }
+
+    fn pick<'a>(&mut self, of: &[&'a [u8]]) -> &'a [u8] {
+        of[self.below(of.len())]
+    }
+}
+
+/// Gives pieces of random sizes.
+struct Uneven<'a> {
+    rest: &'a [u8],
+    random: &'a mut Seeded,
+}
+
+impl io::Read for Uneven<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = 1 + self.random.below(9);
+        let length = buffer.len().min(wanted).min(self.rest.len());
+        buffer[..length].copy_from_slice(&self.rest[..length]);
+        self.rest = &self.rest[length..];
+        Ok(length)
+    }
+}
+
+#[test]
+fn whatever_the_text_and_its_pieces_streams_are_read_as_slices_are() {
+    const PARTS: &[&[u8]] = &[
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\"",
+        b"\"a\"",
+        b"\"a\":",
+        b"\"\\u00e9\"",
+        b"\\u",
+        b"\\ud83d",
+        b"\\ude00",
+        b"\\n",
+        b"\\x",
+        b"\\",
+        b"\"\\ud83d\\ude00\"",
+        b"\"\\ud83d\\u0041\"",
+        b"\"\\ud83dx\"",
+        b"0",
+        b"-0",
+        b"-",
+        b"1",
+        b"12.5",
+        b"1e",
+        b"1e5",
+        b"1E+",
+        b"-1.0E-7",
+        b"0.",
+        b"01",
+        b".5",
+        b"+1",
+        b"99999999999999999999999",
+        b"true",
+        b"false",
+        b"null",
+        b"tru",
+        b"nul1",
+        b" ",
+        b"\n",
+        b"\t",
+        b"\r",
+        b"\xef\xbb\xbf",
+        "\u{e9}".as_bytes(),
+        "\u{20ac}".as_bytes(),
+        "\u{1f600}".as_bytes(),
+        b"\xff",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\x00",
+        b"\x1f",
+        b"\x7f",
+        b"abc_1",
+        b"// x",
+    ];
+    const VALID: &[&[u8]] = &[
+        br#"{"a":[1,2.50,-3e+7,{"b":null}],"\u00e9":"\ud83d\ude00x\n"}"#,
+        "[\"\u{e9}\u{20ac}\u{1f600}\", true, false, null, -0, 1E400, \"\\ud800\"]".as_bytes(),
+        br#" [ [ ] , { } , { "a" : 1 , "a" : 2 } ] "#,
+    ];
+    let mut random = Seeded(0x5eed_0bad_cafe_f00d);
+    for round in 0..60_000 {
+        let text: Vec<u8> = if round % 2 == 0 {
+            let parts = 1 + random.below(12);
+            (0..parts)
+                .flat_map(|_| random.pick(PARTS))
+                .copied()
+                .collect()
+        } else {
+            // A text in order, with some bytes of it changed, gone or put in.
+            let mut text = random.pick(VALID).to_vec();
+            for _ in 0..random.below(4) {
+                let (at, part) = (random.below(text.len()), random.pick(PARTS));
+                let end = (at + random.below(4)).min(text.len());
+                text.splice(at..end, part.iter().copied());
+            }
+            text
+        };
+        let whole = both_ways(&text);
+        let uneven = Uneven {
+            rest: &text,
+            random: &mut random,
+        };
+        let shown = String::from_utf8_lossy(&text);
+        match (&whole, Value::read_json(uneven)) {
+            (Ok(value), Ok(streamed)) => assert_eq!(value.to_json(), streamed.to_json(), "{shown}"),
+            (Err(error), Err(ReadJsonError::Json(streamed))) => {
+                assert_eq!(*error, streamed, "{shown}");
+            }
+            (whole, streamed) => panic!("{shown}: {whole:?}, but as a stream {streamed:?}"),
+        }
+    }
+}
