@@ -38,7 +38,7 @@ impl State {
         let kept = self.kept.as_ref().filter(|kept| now < kept.until)?;
         let fits = match kept.answer.part {
             Part::Snapshot(_) => true,
-            Part::Delta(_) => kept.asked == request.etag,
+            Part::Delta(_) => request.deltas && kept.asked == request.etag,
             Part::NotModified | Part::Once(_) => false,
         };
         (fits && kept.answer.etag == known.etag).then(|| Arc::clone(&kept.answer))

@@ -373,3 +373,42 @@ async fn a_panic_is_an_error_for_all() {
         assert_eq!(answer.unwrap_err().to_string(), "a panic ended the attempt");
     }
 }
+
+/// Sends a change of the bundle `1` to those who take one.
+struct Changes(AtomicUsize);
+
+impl Source for Changes {
+    fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let mut answer = SourceAnswer::snapshot(b"2".to_vec().into(), Some("2".into()));
+        if request.deltas && request.etag.as_deref() == Some("1") {
+            answer.content = Content::Delta(b"1 to 2".to_vec().into());
+        }
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_takes_no_deltas_gets_none_that_another_one_asked_for() {
+    let fixture = Fixture::new();
+    let source = Arc::new(Changes(AtomicUsize::new(0)));
+    let join = || {
+        let source = Arc::clone(&source) as Arc<dyn Source>;
+        let slots = fixture.slots.clone();
+        fixture
+            .downloads
+            .join(fixture.key("b"), source, slots, false)
+    };
+    let members = [join(), join(), join()];
+    let ask = async |at: usize, deltas| {
+        let question = Fetch {
+            deltas,
+            ..question(Some(&"1".into()), 0)
+        };
+        members[at].fetch(question).await.unwrap().content
+    };
+    assert!(matches!(ask(0, true).await, Content::Delta(_)));
+    assert!(matches!(ask(1, true).await, Content::Delta(_)));
+    assert_eq!(source.0.load(Ordering::Relaxed), 1);
+    assert!(matches!(ask(2, false).await, Content::Snapshot(_)));
+}
