@@ -292,7 +292,7 @@ impl Download {
         };
         state.failures = 0;
         state.failed = None;
-        let has_news = state.note_mark(answer);
+        let has_news = state.note_mark(answer, now, self.key.polling.min_delay);
         answer.generation.store(state.generation, Ordering::Relaxed);
         if !is_shared {
             return;

@@ -44,8 +44,14 @@ impl State {
         (fits && kept.answer.etag == known.etag).then(|| Arc::clone(&kept.answer))
     }
 
-    /// Whether `answer` is another bundle than the last one.
-    pub(super) fn note_mark(&mut self, answer: &Answer) -> bool {
+    /// Whether `answer` is another bundle than the last one. For the time that an answer counts,
+    /// one without a bundle is none: a server could name another etag each time.
+    pub(super) fn note_mark(&mut self, answer: &Answer, now: Instant, fresh: Duration) -> bool {
+        let known = self.known.as_ref();
+        let is_known = known.is_some_and(|known| now < known.at + fresh);
+        if is_known && matches!(answer.part, Part::NotModified) {
+            return false;
+        }
         let mark = match (&answer.etag, &answer.part) {
             (Some(etag), _) => Mark::Etag(Arc::clone(etag)),
             (None, Part::Snapshot(bytes) | Part::Delta(bytes)) => {

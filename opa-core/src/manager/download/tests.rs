@@ -412,3 +412,51 @@ async fn a_member_that_takes_no_deltas_gets_none_that_another_one_asked_for() {
     assert_eq!(source.0.load(Ordering::Relaxed), 1);
     assert!(matches!(ask(2, false).await, Content::Snapshot(_)));
 }
+
+/// Has nothing new, under another etag each time.
+struct Renames(AtomicUsize);
+
+impl Source for Renames {
+    fn fetch(&self, _: Fetch) -> SourceFuture<'_> {
+        let mut answer = SourceAnswer::not_modified();
+        let asked = self.0.fetch_add(1, Ordering::Relaxed);
+        answer.etag = Some(asked.to_string().into());
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn etags_that_differ_each_time_do_not_make_members_ask_without_a_pause() {
+    let fixture = Fixture::new();
+    let source = Arc::new(Renames(AtomicUsize::new(0)));
+    let join = || {
+        let source = Arc::clone(&source) as Arc<dyn Source>;
+        let slots = fixture.slots.clone();
+        fixture
+            .downloads
+            .join(fixture.key("b"), source, slots, false)
+    };
+    let members = [join(), join()];
+    let mut etags = [Some(Arc::from("a")), Some(Arc::from("a"))];
+    let (mut at_once, minutes) = (0, 10);
+    for _ in 0..minutes * 6 {
+        tokio::time::sleep(MIN).await;
+        for at in [0, 1] {
+            let answer = members[at].fetch(question(etags[at].as_ref(), 0)).await;
+            etags[at] = answer.unwrap().etag;
+        }
+        // Those that would be polled again at once.
+        for at in [0, 1, 0, 1, 0, 1] {
+            if members[at].is_behind() {
+                let answer = members[at].fetch(question(etags[at].as_ref(), 0)).await;
+                etags[at] = answer.unwrap().etag;
+                at_once += 1;
+            }
+        }
+    }
+    let asked = source.0.load(Ordering::Relaxed);
+    assert!(
+        at_once <= minutes * 6 && asked <= minutes * 6 * 3,
+        "{at_once}, {asked}"
+    );
+}
