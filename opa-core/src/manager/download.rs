@@ -82,8 +82,7 @@ enum Mark {
 /// Bytes that members still want.
 struct Kept {
     answer: Arc<Answer>,
-    /// The etag with which it was asked for.
-    asked: Option<Arc<str>>,
+    asked: Fetch,
     until: Instant,
     taken: usize,
 }
@@ -310,7 +309,7 @@ impl Download {
             let until = now + self.key.polling.min_delay.min(MAX_KEPT);
             state.kept = Some(Kept {
                 answer: Arc::clone(answer),
-                asked: request.etag.clone(),
+                asked: request.clone(),
                 until,
                 taken: 0,
             });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{Answer, Mark, Part, State};
+use super::{Answer, Kept, Mark, Part, State};
 use crate::bundle::source::Fetch;
 
 impl State {
@@ -36,11 +36,7 @@ impl State {
             });
         }
         let kept = self.kept.as_ref().filter(|kept| now < kept.until)?;
-        let fits = match kept.answer.part {
-            Part::Snapshot(_) => true,
-            Part::Delta(_) => request.deltas && kept.asked == request.etag,
-            Part::NotModified | Part::Once(_) => false,
-        };
+        let fits = kept.fits(request);
         (fits && kept.answer.etag == known.etag).then(|| Arc::clone(&kept.answer))
     }
 
@@ -82,5 +78,18 @@ impl State {
         if self.kept.as_ref().is_some_and(|kept| kept.taken >= members) && !common {
             self.kept = None;
         }
+    }
+}
+
+impl Kept {
+    /// A change is only for those who take one and have what it changes. Over HTTP nothing tells it
+    /// from a whole bundle before it is read.
+    fn fits(&self, request: &Fetch) -> bool {
+        let may_be_delta = match self.answer.part {
+            Part::Snapshot(_) => self.asked.deltas && self.asked.etag.is_some(),
+            Part::Delta(_) => true,
+            Part::NotModified | Part::Once(_) => return false,
+        };
+        !may_be_delta || (request.deltas && request.etag == self.asked.etag)
     }
 }

@@ -374,43 +374,63 @@ async fn a_panic_is_an_error_for_all() {
     }
 }
 
-/// Sends a change of the bundle `1` to those who take one.
-struct Changes(AtomicUsize);
+/// Sends a change of the bundle `1` to those who take one, and says so or, as over HTTP, does not.
+struct Changes(AtomicUsize, bool);
 
 impl Source for Changes {
     fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        let mut answer = SourceAnswer::snapshot(b"2".to_vec().into(), Some("2".into()));
-        if request.deltas && request.etag.as_deref() == Some("1") {
-            answer.content = Content::Delta(b"1 to 2".to_vec().into());
+        let is_change = request.deltas && request.etag.as_deref() == Some("1");
+        let bytes = if is_change { "1 to 2" } else { "2" };
+        let mut answer = SourceAnswer::snapshot(bytes.as_bytes().to_vec().into(), Some("2".into()));
+        if is_change && self.1 {
+            answer.content = Content::Delta(bytes.as_bytes().to_vec().into());
         }
         Box::pin(std::future::ready(Ok(answer)))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_takes_no_deltas_gets_none_that_another_one_asked_for() {
-    let fixture = Fixture::new();
-    let source = Arc::new(Changes(AtomicUsize::new(0)));
-    let join = || {
-        let source = Arc::clone(&source) as Arc<dyn Source>;
-        let slots = fixture.slots.clone();
-        fixture
-            .downloads
-            .join(fixture.key("b"), source, slots, false)
-    };
-    let members = [join(), join(), join()];
-    let ask = async |at: usize, deltas| {
-        let question = Fetch {
-            deltas,
-            ..question(Some(&"1".into()), 0)
+async fn a_change_is_for_those_only_who_take_one_and_have_what_it_changes() {
+    for (told, deltas, etag) in [
+        (true, false, Some("1")),
+        (true, true, Some("0")),
+        (true, true, None),
+        (false, false, Some("1")),
+        (false, true, Some("0")),
+        (false, true, None),
+    ] {
+        let fixture = Fixture::new();
+        let source = Arc::new(Changes(AtomicUsize::new(0), told));
+        let join = || {
+            let source = Arc::clone(&source) as Arc<dyn Source>;
+            let slots = fixture.slots.clone();
+            fixture
+                .downloads
+                .join(fixture.key("b"), source, slots, false)
         };
-        members[at].fetch(question).await.unwrap().content
-    };
-    assert!(matches!(ask(0, true).await, Content::Delta(_)));
-    assert!(matches!(ask(1, true).await, Content::Delta(_)));
-    assert_eq!(source.0.load(Ordering::Relaxed), 1);
-    assert!(matches!(ask(2, false).await, Content::Snapshot(_)));
+        let members = [join(), join(), join(), join()];
+        let ask = async |at: usize, deltas, etag: Option<&str>| {
+            let question = Fetch {
+                deltas,
+                ..question(etag.map(Arc::from).as_ref(), 0)
+            };
+            let answer = members[at].fetch(question).await.unwrap();
+            let (Content::Snapshot(body) | Content::Delta(body)) = answer.content else {
+                panic!("{:?}", answer.content)
+            };
+            body.read(100).await.unwrap().to_vec()
+        };
+        assert_eq!(ask(0, true, Some("1")).await, b"1 to 2");
+        assert_eq!(ask(1, true, Some("1")).await, b"1 to 2");
+        assert_eq!(source.0.load(Ordering::Relaxed), 1);
+        assert_eq!(ask(2, deltas, etag).await, b"2", "{told} {deltas} {etag:?}");
+        // A whole bundle is for everybody.
+        if etag.is_none() || !deltas {
+            assert_eq!(ask(3, true, Some("1")).await, b"2");
+            assert_eq!(source.0.load(Ordering::Relaxed), 2);
+        }
+    }
 }
 
 /// Has nothing new, under another etag each time.
