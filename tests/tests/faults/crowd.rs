@@ -74,11 +74,7 @@ async fn look_at(fault: Fault) {
     let (took, spent) = (began.elapsed(), cpu().zip(before));
     for _ in 0..CHANGES {
         for one in &mut healthy {
-            // An app that may have to wait for its turn to ask: that counts, too.
-            match fault.hangs {
-                true => one.change_now().await,
-                false => one.change().await,
-            }
+            one.change().await;
         }
     }
     let asked: usize = names
