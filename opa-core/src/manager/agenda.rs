@@ -20,13 +20,16 @@ pub(super) struct Agenda {
     /// What waits for news and needs no room for a download until then.
     startable: VecDeque<(Box<Poll>, Room)>,
     /// By service and whether it is a retry, which has bounds of its own, and by app within that.
-    ready: Turns<(usize, bool), Turns<usize, VecDeque<Box<Poll>>>>,
+    ready: Turns<(usize, bool), OfApps>,
     /// Starts that failed, by the time of the next try.
     restarts: BTreeMap<(Instant, u64), Start>,
     /// The instances of `restarts`, each of which is there once.
     restarting: HashSet<usize>,
     next_number: u64,
 }
+
+/// By app.
+type OfApps = Turns<usize, VecDeque<Box<Poll>>>;
 
 /// An instance to be started.
 pub(super) struct Start {
