@@ -19,18 +19,30 @@ pub(super) struct Agenda {
     due: BTreeMap<(Instant, u64), Box<Poll>>,
     /// What waits for news and needs no room for a download until then.
     startable: VecDeque<(Box<Poll>, Room)>,
-    /// By service, and by app within it.
-    ready: Turns<usize, Turns<usize, VecDeque<Box<Poll>>>>,
+    /// By service and whether it is a retry, which has bounds of its own, and by app within that.
+    ready: Turns<(usize, bool), OfApps>,
     /// Starts that failed, by the time of the next try.
     restarts: BTreeMap<(Instant, u64), Start>,
+    /// The instances of `restarts`, each of which is there once.
+    restarting: HashSet<usize>,
     next_number: u64,
 }
+
+/// By app.
+type OfApps = Turns<usize, VecDeque<Box<Poll>>>;
 
 /// An instance to be started.
 pub(super) struct Start {
     pub(super) instance: Weak<Instance>,
     /// How often it failed already.
     pub(super) failures: u32,
+}
+
+impl Start {
+    /// Tells one app from another.
+    fn app(&self) -> usize {
+        self.instance.as_ptr().addr()
+    }
 }
 
 impl Agenda {
@@ -41,8 +53,12 @@ impl Agenda {
             .insert((Instant::now() + delay.min(FAR), self.next_number), poll);
     }
 
-    /// Tries `start` again after `delay`.
+    /// Tries `start` again after `delay`, if its instance isn't to be started again anyway: each
+    /// reload that fails for an app asks for that.
     pub(super) fn add_restart(&mut self, start: Start, delay: Duration) {
+        if !self.restarting.insert(start.app()) {
+            return;
+        }
         self.next_number += 1;
         let at = Instant::now() + delay.min(FAR);
         self.restarts.insert((at, self.next_number), start);
@@ -61,7 +77,9 @@ impl Agenda {
     /// The next start that is due.
     pub(super) fn next_restart(&mut self, now: Instant) -> Option<Start> {
         let first = self.restarts.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
+        let start = (first.key().0 <= now).then(|| first.remove())?;
+        self.restarting.remove(&start.app());
+        Some(start)
     }
 
     /// Moves what is due to the queue of its service, or to where it starts if it needs no room
@@ -80,8 +98,8 @@ impl Agenda {
         match poll.room_to_wait() {
             Some(room) => self.startable.push_back((poll, room)),
             None => {
-                let of_service = self.ready.queue(poll.slots.service());
-                of_service.queue(poll.app()).push_back(poll);
+                let alike = self.ready.queue((poll.slots.service(), poll.is_retry()));
+                alike.queue(poll.app()).push_back(poll);
             }
         }
     }
@@ -124,5 +142,6 @@ impl Agenda {
         });
         self.restarts
             .retain(|_, start| start.instance.strong_count() > 0);
+        self.restarting = self.restarts.values().map(Start::app).collect();
     }
 }

@@ -84,8 +84,7 @@ enum Mark {
 /// Bytes that members still want.
 struct Kept {
     answer: Arc<Answer>,
-    /// The etag with which it was asked for.
-    asked: Option<Arc<str>>,
+    asked: Fetch,
     until: Instant,
     taken: usize,
 }
@@ -303,7 +302,7 @@ impl Download {
         };
         state.failures = 0;
         state.failed = None;
-        let has_news = state.note_mark(answer);
+        let has_news = state.note_mark(answer, now, self.key.polling.min_delay);
         answer.generation.store(state.generation, Ordering::Relaxed);
         if !is_shared {
             return;
@@ -322,7 +321,7 @@ impl Download {
             let until = now + self.key.polling.min_delay.min(MAX_KEPT);
             state.kept = Some(Kept {
                 answer: Arc::clone(answer),
-                asked: request.etag.clone(),
+                asked: request.clone(),
                 until,
                 taken: 0,
             });

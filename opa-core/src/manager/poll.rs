@@ -162,7 +162,7 @@ impl Poll {
     /// Room for the next question if that will wait for news: it needs none for a download until
     /// they come. When too many wait already, it asks and goes.
     pub(super) fn room_to_wait(&self) -> Option<Room> {
-        let waits = self.long_polling && self.etag.is_some() && self.failures == 0;
+        let waits = self.long_polling && self.etag.is_some() && !self.is_retry();
         if !waits {
             return None;
         }
@@ -172,7 +172,16 @@ impl Poll {
 
     /// Room for the next question, if there is any now.
     pub(super) fn room(&self) -> Option<Room> {
-        self.slots.try_download().map(Room::Download)
+        let slot = match self.is_retry() {
+            true => self.slots.try_retry(),
+            false => self.slots.try_download(),
+        };
+        slot.map(Room::Download)
+    }
+
+    /// Whether the last attempt failed.
+    pub(super) fn is_retry(&self) -> bool {
+        self.failures > 0
     }
 
     /// Asks once and activates what comes. Answers how long to wait before the next time.

@@ -5,6 +5,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// How many downloads of one service run at a time, from the question to the activation.
 const PER_SERVICE: usize = 16;
 
+/// How many of them may be retries: what fails late, such as a server that hangs for some apps,
+/// must not keep its room from those that it answers.
+const RETRIES: usize = PER_SERVICE / 2;
+
 /// How many bodies are read at a time in total, besides the one that each service has for itself.
 const BODIES: usize = 256;
 
@@ -26,6 +30,7 @@ pub(super) struct Slots(Arc<OfService>);
 #[derive(Debug)]
 struct OfService {
     downloads: Arc<Semaphore>,
+    retries: Arc<Semaphore>,
     /// Slow bodies of other services must not keep this one from a first body.
     own_body: Arc<Semaphore>,
     long_polls: Arc<Semaphore>,
@@ -44,6 +49,7 @@ pub(super) struct Total {
 /// Room for one download.
 pub(super) struct DownloadSlot(
     #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>,
     #[expect(dead_code, reason = "its bounds are used")] Slots,
 );
 
@@ -84,6 +90,7 @@ impl Slots {
     fn new(total: &Total, long_polls: usize) -> Self {
         Self(Arc::new(OfService {
             downloads: Arc::new(Semaphore::new(PER_SERVICE)),
+            retries: Arc::new(Semaphore::new(RETRIES)),
             own_body: Arc::new(Semaphore::new(1)),
             long_polls: Arc::new(Semaphore::new(long_polls)),
             multiplexed: Arc::new(Semaphore::new(MULTIPLEXED)),
@@ -103,14 +110,24 @@ impl Slots {
 
     /// Room for a download, if there is any now.
     pub(super) fn try_download(&self) -> Option<DownloadSlot> {
+        self.try_slot(None)
+    }
+
+    /// Room for a download that failed the last time, if there is any now.
+    pub(super) fn try_retry(&self) -> Option<DownloadSlot> {
+        let of_retries = Arc::clone(&self.0.retries).try_acquire_owned().ok()?;
+        self.try_slot(Some(of_retries))
+    }
+
+    fn try_slot(&self, of_retries: Option<OwnedSemaphorePermit>) -> Option<DownloadSlot> {
         let permit = Arc::clone(&self.0.downloads).try_acquire_owned().ok()?;
-        Some(DownloadSlot(permit, self.clone()))
+        Some(DownloadSlot(permit, of_retries, self.clone()))
     }
 
     /// Waits for room; whoever waits longest is served first.
     pub(super) async fn download(&self) -> Option<DownloadSlot> {
         let permit = Arc::clone(&self.0.downloads).acquire_owned().await.ok()?;
-        Some(DownloadSlot(permit, self.clone()))
+        Some(DownloadSlot(permit, None, self.clone()))
     }
 
     /// Waits for room for a body, which whoever has room for a download needs to read it.
@@ -162,6 +179,17 @@ mod tests {
         let held: Vec<_> = std::iter::from_fn(|| of_service.try_download()).collect();
         assert_eq!(held.len(), PER_SERVICE);
         assert!(other.try_download().is_some());
+    }
+
+    #[test]
+    fn retries_have_half_of_the_downloads() {
+        let of_service = Slots::of_service(&Total::new());
+        let retries: Vec<_> = std::iter::from_fn(|| of_service.try_retry()).collect();
+        assert_eq!(retries.len(), RETRIES);
+        let others: Vec<_> = std::iter::from_fn(|| of_service.try_download()).collect();
+        assert_eq!(others.len(), PER_SERVICE - RETRIES);
+        drop(retries);
+        assert!(of_service.try_download().is_some() && of_service.try_retry().is_some());
     }
 
     #[test]

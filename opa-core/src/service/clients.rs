@@ -204,7 +204,7 @@ impl Tls {
 }
 
 impl Client {
-    fn peer(self: &Arc<Self>, origin: String) -> Arc<Peer> {
+    pub(super) fn peer(self: &Arc<Self>, origin: String) -> Arc<Peer> {
         let mut peers = self.peers.lock();
         if let Some(peer) = peers.get(&origin).and_then(Weak::upgrade) {
             return peer;

@@ -4,6 +4,9 @@
 //! maximum age, after an error of the transport and with another client certificate: the next
 //! requests look up the name again and connect anew, those under way end undisturbed.
 //!
+//! Servers with the same TLS settings share a lane. One that fails gets a lane of its own for a
+//! while, so that its errors don't cost the others their connections.
+//!
 //! Over HTTP/2 a client keeps one connection to each server, which carries a limited number of
 //! requests. So the long polls of a [`Peer`] that speaks HTTP/2 have lanes for themselves, as many
 //! as are needed: they don't get into the way of downloads, nor of each other.
@@ -31,6 +34,9 @@ const MAX_AGE: std::ops::Range<u64> = 540..600;
 /// A lane is not replaced more often than this because of errors.
 const MIN_AGE: Duration = Duration::from_secs(10);
 
+/// How long a server that failed has a lane of its own: until the shared one is another, too.
+const OWN_LANE: Duration = Duration::from_secs(MAX_AGE.end);
+
 /// How long a lane of long polls stays without any.
 const IDLE_LANE: Duration = Duration::from_secs(60);
 
@@ -40,6 +46,8 @@ pub(super) struct Peer {
     origin: String,
     /// Its last answer came over HTTP/2.
     http2: AtomicBool,
+    /// Instead of the one that all servers share, and until when.
+    own: Mutex<Option<(Arc<Lane>, Instant)>>,
     /// Of long polls. The first ones are filled first.
     lanes: Mutex<Vec<Arc<Lane>>>,
 }
@@ -89,6 +97,7 @@ impl Peer {
             client,
             origin,
             http2: AtomicBool::new(false),
+            own: Mutex::default(),
             lanes: Mutex::default(),
         }
     }
@@ -109,7 +118,7 @@ impl Peer {
             true => self.place(),
             false => Place {
                 peer: Arc::clone(self),
-                lane: Arc::clone(&self.client.plain),
+                lane: self.plain(),
             },
         };
         let (client, made, uses) = lane.lane.client(&self.client, own).await?;
@@ -120,6 +129,26 @@ impl Peer {
             made,
             _use: uses,
         })
+    }
+
+    /// The lane of everything but long polls over HTTP/2.
+    fn plain(&self) -> Arc<Lane> {
+        let mut own = self.own.lock();
+        if own
+            .as_ref()
+            .is_some_and(|(_, until)| *until <= Instant::now())
+        {
+            *own = None;
+        }
+        let lane = own.as_ref().map_or(&self.client.plain, |(lane, _)| lane);
+        Arc::clone(lane)
+    }
+
+    /// Its requests go on with other connections than those that all servers share.
+    fn leave_shared(&self) {
+        let until = Instant::now() + OWN_LANE;
+        let lane = || (Arc::new(Lane::new(Kind::Plain)), until);
+        self.own.lock().get_or_insert_with(lane).1 = until;
     }
 
     /// A place in the first lane of long polls that has one.
@@ -175,11 +204,18 @@ impl Connection {
     /// Notes an error of the transport, or that no answer came in time: the lane is given up if
     /// that was its client.
     pub(super) fn failed(&self, error: Option<&reqwest::Error>) {
-        *self.lane.lane.suspect.lock() = Some(self.made);
+        let lane = &self.lane.lane;
         let is_connect = error.is_some_and(reqwest::Error::is_connect);
-        if self.lane.lane.kind == Kind::Multiplexed && is_connect {
+        match lane.kind {
+            // No connection was left; the next request looks up the name again.
+            Kind::Plain if is_connect => return,
+            Kind::Plain => self.peer.leave_shared(),
             // Whether the server still speaks HTTP/2 is to be seen.
-            self.peer.http2.store(false, Ordering::Relaxed);
+            Kind::Multiplexed if is_connect => self.peer.http2.store(false, Ordering::Relaxed),
+            Kind::Multiplexed => {}
+        }
+        if !Arc::ptr_eq(lane, &self.peer.client.plain) {
+            *lane.suspect.lock() = Some(self.made);
         }
     }
 }
@@ -378,14 +414,54 @@ pub(super) mod tests {
         let peer = peer(&names);
         names.lead_to(one);
         assert_eq!(ask(&peer).await.unwrap(), one.port());
-        names.lead_to(two);
         // What hangs is given up; another connection to the same server is still open.
-        let connection = peer.connection(false).await.unwrap();
-        connection.failed(None);
-        drop(connection);
+        for next in [two, one] {
+            names.lead_to(next);
+            let before = peer.connection(false).await.unwrap();
+            before.failed(None);
+            drop(before);
+            advance(MIN_AGE).await;
+            assert_eq!(ask(&peer).await.unwrap(), next.port());
+        }
+        // But not over and over again.
+        names.lead_to(two);
+        peer.connection(false).await.unwrap().failed(None);
         assert_eq!(ask(&peer).await.unwrap(), one.port());
-        advance(MIN_AGE).await;
-        assert_eq!(ask(&peer).await.unwrap(), two.port());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_fails_costs_no_other_its_connections() {
+        let names = Arc::new(Names::default());
+        let faulty = peer(&names);
+        let other = faulty.client.peer("http://other.test".into());
+        let made = other.connection(false).await.unwrap().made;
+        for _ in 0..5 {
+            faulty.connection(false).await.unwrap().failed(None);
+            advance(MIN_AGE).await;
+            assert_eq!(other.connection(false).await.unwrap().made, made);
+        }
+        assert!(faulty.connection(false).await.unwrap().made > made);
+        // Once it fails no more and the shared lane is another, it goes back there.
+        advance(OWN_LANE).await;
+        let shared = faulty.connection(false).await.unwrap();
+        assert!(Arc::ptr_eq(&shared.lane.lane, &faulty.client.plain));
+        assert!(shared.made > made);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_can_not_be_reached_is_asked_with_the_same_client() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let names = Arc::new(Names::default());
+        names.lead_to(closed.local_addr().unwrap());
+        drop(closed);
+        let peer = peer(&names);
+        let made = peer.connection(false).await.unwrap().made;
+        for _ in 0..5 {
+            assert!(ask(&peer).await.is_err());
+            advance(MIN_AGE).await;
+            assert_eq!(peer.connection(false).await.unwrap().made, made);
+        }
+        assert_eq!(names.asked.load(Ordering::Relaxed), 5);
     }
 
     #[tokio::test]
@@ -405,6 +481,7 @@ pub(super) mod tests {
     async fn a_lane_is_not_replaced_while_the_one_before_is_used() {
         let names = Arc::new(Names::default());
         let peer = peer(&names);
+        peer.leave_shared();
         let first = peer.connection(false).await.unwrap();
         first.failed(None);
         advance(MIN_AGE).await;

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use tests::bundle_server::{Answer, BundleServer};
 
 use super::world::{
-    Healthy, LEAST_PAUSE, backed_off, build, builder, bundle, compared, figures, print, until,
-    until_failed,
+    Healthy, LEAST_PAUSE, backed_off, build, builder, bundle, compared, print, until, until_failed,
 };
 
 /// How often each healthy app changes.
@@ -75,11 +74,7 @@ async fn look_at(fault: Fault) {
     let (took, spent) = (began.elapsed(), cpu().zip(before));
     for _ in 0..CHANGES {
         for one in &mut healthy {
-            // An app that may have to wait for its turn to ask: that counts, too.
-            match fault.hangs {
-                true => one.change_now().await,
-                false => one.change().await,
-            }
+            one.change().await;
         }
     }
     let asked: usize = names
@@ -93,16 +88,12 @@ async fn look_at(fault: Fault) {
     assert!(share.is_none_or(|share| share < 0.9), "{name}: {share:?}");
 
     let [same, same_without, elsewhere] = &healthy;
-    // Whoever needs room of the same service waits in line with those that hang.
-    let of_same = match fault.hangs {
-        false => compared(name, same, same_without),
-        true => figures(same, same_without).1,
-    };
     print(&format!(
         "{} apps: {name} | {rate:.1} requests/s each | {:.0}% of a core, with the server | \
-         same service {of_same} | other service {}",
+         same service {} | other service {}",
         fault.apps,
         share.unwrap_or_default() * 100.0,
+        compared(name, same, same_without),
         compared(name, elsewhere, same_without),
     ));
     for name in &names {
@@ -134,7 +125,7 @@ async fn a_hundred_that_fail_at_once_leave_room_for_others_of_their_service() {
 }
 
 #[tokio::test]
-async fn many_that_hang_delay_no_other_service() {
+async fn many_that_hang_leave_room_for_others_of_their_service() {
     look_at(Fault {
         name: "hang before the head",
         answer: Answer::Hang,

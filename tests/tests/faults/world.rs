@@ -209,11 +209,6 @@ impl<'a> Healthy<'a> {
             last.is_some_and(|last| last.header("if-none-match") == Some(&known))
         })
         .await;
-        self.change_now().await;
-    }
-
-    /// One change, also while the app waits for its turn to ask.
-    pub(crate) async fn change_now(&mut self) {
         self.version += 1;
         let next = self.version.to_string();
         let bytes = bundle(&next);
@@ -264,7 +259,7 @@ pub(crate) async fn measure(
 
 /// The ratio of the delays with the fault to those without it, at the median, and as text with the
 /// figures themselves.
-pub(crate) fn figures(with: &Healthy<'_>, without: &Healthy<'_>) -> (f64, String) {
+fn figures(with: &Healthy<'_>, without: &Healthy<'_>) -> (f64, String) {
     let ((median, max), (median_without, max_without)) =
         (with.median_and_max(), without.median_and_max());
     let ratio = median.as_secs_f64() / median_without.as_secs_f64();

@@ -247,6 +247,25 @@ mod tests {
         assert_eq!(news(&source, Some(&etag)).await.0, "package three");
     }
 
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_may_never_end_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let (at, kind) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(at, &pipe, kind, rustix::fs::Mode::RWXU, 0).unwrap();
+        for path in [&*pipe, Path::new("/dev/zero")] {
+            let asking = File::new(path);
+            let asking = asking.fetch(Fetch::default());
+            let asked = tokio::time::timeout(LONG, asking).await.unwrap();
+            let error = asked.unwrap_err().to_string();
+            assert!(
+                error.ends_with("neither a directory nor a regular file"),
+                "{error}"
+            );
+        }
+    }
+
     #[tokio::test]
     async fn an_archive_that_is_replaced_ends_the_wait_and_a_huge_one_is_not_read() {
         let folder = tempfile::tempdir().unwrap();

@@ -32,9 +32,10 @@ pub(super) fn ticket_of(
     let Some((old, before, ticket)) = known else {
         return (Ticket::default(), true);
     };
+    let place = |service: &'_ ServiceConfig| (service.kind, service.url.clone());
     let (service, service_before) = (service_of(config, bundle), service_of(old, before));
     let same_content = before.source == bundle.source
-        && service.map(|it| &it.url) == service_before.map(|it| &it.url)
+        && service.map(place) == service_before.map(place)
         && before.size_limit_bytes == bundle.size_limit_bytes
         && before.signing == bundle.signing
         && old.keys == config.keys;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{Answer, Mark, Part, State};
+use super::{Answer, Kept, Mark, Part, State};
 use crate::bundle::source::Fetch;
 
 impl State {
@@ -37,16 +37,18 @@ impl State {
             });
         }
         let kept = self.kept.as_ref().filter(|kept| now < kept.until)?;
-        let fits = match kept.answer.part {
-            Part::Snapshot(_) => true,
-            Part::Delta(_) => kept.asked == request.etag,
-            Part::NotModified | Part::Once(_) => false,
-        };
+        let fits = kept.fits(request);
         (fits && kept.answer.etag == known.etag).then(|| Arc::clone(&kept.answer))
     }
 
-    /// Whether `answer` is another bundle than the last one.
-    pub(super) fn note_mark(&mut self, answer: &Answer) -> bool {
+    /// Whether `answer` is another bundle than the last one. For the time that an answer counts,
+    /// one without a bundle is none: a server could name another etag each time.
+    pub(super) fn note_mark(&mut self, answer: &Answer, now: Instant, fresh: Duration) -> bool {
+        let known = self.known.as_ref();
+        let is_known = known.is_some_and(|known| now < known.at + fresh);
+        if is_known && matches!(answer.part, Part::NotModified) {
+            return false;
+        }
         let mark = match (&answer.etag, &answer.part) {
             (Some(etag), _) => Mark::Etag(Arc::clone(etag)),
             (None, Part::Snapshot(bytes) | Part::Delta(bytes)) => {
@@ -77,5 +79,18 @@ impl State {
         if self.kept.as_ref().is_some_and(|kept| kept.taken >= members) && !common {
             self.kept = None;
         }
+    }
+}
+
+impl Kept {
+    /// A change is only for those who take one and have what it changes. Over HTTP nothing tells it
+    /// from a whole bundle before it is read.
+    fn fits(&self, request: &Fetch) -> bool {
+        let may_be_delta = match self.answer.part {
+            Part::Snapshot(_) => self.asked.deltas && self.asked.etag.is_some(),
+            Part::Delta(_) => true,
+            Part::NotModified | Part::Once(_) => return false,
+        };
+        !may_be_delta || (request.deltas && request.etag == self.asked.etag)
     }
 }

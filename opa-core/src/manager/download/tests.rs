@@ -374,6 +374,113 @@ async fn a_panic_is_an_error_for_all() {
     }
 }
 
+/// Sends a change of the bundle `1` to those who take one, and says so or, as over HTTP, does not.
+struct Changes(AtomicUsize, bool);
+
+impl Source for Changes {
+    fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let is_change = request.deltas && request.etag.as_deref() == Some("1");
+        let bytes = if is_change { "1 to 2" } else { "2" };
+        let mut answer = SourceAnswer::snapshot(bytes.as_bytes().to_vec().into(), Some("2".into()));
+        if is_change && self.1 {
+            answer.content = Content::Delta(bytes.as_bytes().to_vec().into());
+        }
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_for_those_only_who_take_one_and_have_what_it_changes() {
+    for (told, deltas, etag) in [
+        (true, false, Some("1")),
+        (true, true, Some("0")),
+        (true, true, None),
+        (false, false, Some("1")),
+        (false, true, Some("0")),
+        (false, true, None),
+    ] {
+        let fixture = Fixture::new();
+        let source = Arc::new(Changes(AtomicUsize::new(0), told));
+        let join = || {
+            let source = Arc::clone(&source) as Arc<dyn Source>;
+            let slots = fixture.slots.clone();
+            fixture
+                .downloads
+                .join(fixture.key("b"), source, slots, false)
+        };
+        let members = [join(), join(), join(), join()];
+        let ask = async |at: usize, deltas, etag: Option<&str>| {
+            let question = Fetch {
+                deltas,
+                ..question(etag.map(Arc::from).as_ref(), 0)
+            };
+            let answer = members[at].fetch(question).await.unwrap();
+            let (Content::Snapshot(body) | Content::Delta(body)) = answer.content else {
+                panic!("{:?}", answer.content)
+            };
+            body.read(100).await.unwrap().to_vec()
+        };
+        assert_eq!(ask(0, true, Some("1")).await, b"1 to 2");
+        assert_eq!(ask(1, true, Some("1")).await, b"1 to 2");
+        assert_eq!(source.0.load(Ordering::Relaxed), 1);
+        assert_eq!(ask(2, deltas, etag).await, b"2", "{told} {deltas} {etag:?}");
+        // A whole bundle is for everybody.
+        if etag.is_none() || !deltas {
+            assert_eq!(ask(3, true, Some("1")).await, b"2");
+            assert_eq!(source.0.load(Ordering::Relaxed), 2);
+        }
+    }
+}
+
+/// Has nothing new, under another etag each time.
+struct Renames(AtomicUsize);
+
+impl Source for Renames {
+    fn fetch(&self, _: Fetch) -> SourceFuture<'_> {
+        let mut answer = SourceAnswer::not_modified();
+        let asked = self.0.fetch_add(1, Ordering::Relaxed);
+        answer.etag = Some(asked.to_string().into());
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn etags_that_differ_each_time_do_not_make_members_ask_without_a_pause() {
+    let fixture = Fixture::new();
+    let source = Arc::new(Renames(AtomicUsize::new(0)));
+    let join = || {
+        let source = Arc::clone(&source) as Arc<dyn Source>;
+        let slots = fixture.slots.clone();
+        fixture
+            .downloads
+            .join(fixture.key("b"), source, slots, false)
+    };
+    let members = [join(), join()];
+    let mut etags = [Some(Arc::from("a")), Some(Arc::from("a"))];
+    let (mut at_once, minutes) = (0, 10);
+    for _ in 0..minutes * 6 {
+        tokio::time::sleep(MIN).await;
+        for at in [0, 1] {
+            let answer = members[at].fetch(question(etags[at].as_ref(), 0)).await;
+            etags[at] = answer.unwrap().etag;
+        }
+        // Those that would be polled again at once.
+        for at in [0, 1, 0, 1, 0, 1] {
+            if members[at].is_behind() {
+                let answer = members[at].fetch(question(etags[at].as_ref(), 0)).await;
+                etags[at] = answer.unwrap().etag;
+                at_once += 1;
+            }
+        }
+    }
+    let asked = source.0.load(Ordering::Relaxed);
+    assert!(
+        at_once <= minutes * 6 && asked <= minutes * 6 * 3,
+        "{at_once}, {asked}"
+    );
+}
+
 /// A server that has stopped sending etags.
 struct WithoutEtags;
 

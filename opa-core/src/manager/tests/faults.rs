@@ -228,6 +228,69 @@ async fn a_jump_of_the_clock_closes_nobody() {
     assert_eq!(manager.app("orders").unwrap().status().labels, labels);
 }
 
+/// Answers the first who asks, and those whom it answered before; hangs for all others until a
+/// timeout.
+struct HangsForMost {
+    taken: std::sync::atomic::AtomicBool,
+    /// When it was asked by the one that it answers.
+    asked: Arc<parking_lot::Mutex<Vec<Instant>>>,
+    hung: Arc<AtomicUsize>,
+}
+
+impl Source for HangsForMost {
+    fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
+        let is_first = !self.taken.swap(true, Ordering::Relaxed);
+        if is_first || request.etag.is_some() {
+            self.asked.lock().push(Instant::now());
+        }
+        Box::pin(async move {
+            if request.etag.is_some() {
+                return Ok(SourceAnswer::not_modified());
+            }
+            if is_first {
+                let etag = Some(Arc::from("1"));
+                return Ok(SourceAnswer::snapshot(bundle("1").into(), etag));
+            }
+            tokio::time::sleep(30 * SECOND).await;
+            self.hung.fetch_add(1, Ordering::Relaxed);
+            Err(SourceError::new("timeout awaiting response headers"))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_for_whom_a_server_hangs_leave_room_for_those_that_it_answers() {
+    let (asked, hung) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+    let source = HangsForMost {
+        taken: false.into(),
+        asked: Arc::clone(&asked),
+        hung: Arc::clone(&hung),
+    };
+    let manager = Manager::builder()
+        .source("b", source)
+        .engine(Scripted::data())
+        .blocking_pools()
+        .build()
+        .unwrap();
+    let healthy = manager.app("healthy").unwrap();
+    healthy.ready(LONG).await.unwrap();
+    let names = (0..40).map(|n| format!("bad-{n}"));
+    let bad: Vec<_> = names.map(|name| manager.app(&*name).unwrap()).collect();
+    // What was never asked for may still turn out well, and has all of the room.
+    tokio::time::sleep(120 * SECOND).await;
+    assert!(bad.iter().all(|app| app.status().bundles[0].code.is_some()));
+    let (from, hung_before) = (asked.lock().len(), hung.load(Ordering::Relaxed));
+    tokio::time::sleep(300 * SECOND).await;
+    let questions = asked.lock().split_off(from);
+    assert!(questions.len() >= 299, "{}", questions.len());
+    for pair in questions.windows(2) {
+        assert!(pair[1] - pair[0] <= SECOND + TICK, "{pair:?}");
+    }
+    // The others go on with half of the room, in turn.
+    let retries = hung.load(Ordering::Relaxed) - hung_before;
+    assert!((72..=88).contains(&retries), "{retries}");
+}
+
 /// Answers what it is told, and remembers which etags it was asked with.
 #[derive(Clone, Default)]
 struct Told {

@@ -580,3 +580,45 @@ async fn an_activation_under_way_is_waited_for_and_its_poll_is_ended() {
         .await
         .unwrap();
 }
+
+/// Can't be attached to the app `orders`, and knows how often that was tried.
+#[derive(Clone, Default)]
+struct Refuses(Arc<AtomicUsize>, Arc<std::sync::atomic::AtomicBool>);
+
+impl Plugin for Refuses {
+    fn name(&self) -> &str {
+        "decision_logs"
+    }
+
+    fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError> {
+        if scope.app.as_str() != "orders" || !self.1.load(Ordering::Relaxed) {
+            return Ok(Attached::default());
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(ConfigError::new(ConfigErrorKind::Invalid, "not now"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reloads_that_fail_for_an_app_leave_one_schedule_of_retries() {
+    let folder = Folder::new("labels: {l: '0'}");
+    let (refuses, source) = (Refuses::default(), Counting::new(bundle("1")));
+    let builder = folder.builder().source("b", source);
+    let manager = builder.plugin(refuses.clone()).build().unwrap();
+    let app = manager.app("orders").unwrap();
+    app.ready(LONG).await.unwrap();
+    refuses.1.store(true, Ordering::Relaxed);
+    for reload in 1..=50 {
+        folder.configure(&format!("labels: {{l: '{reload}'}}"));
+        assert_eq!(manager.reload().await.unwrap().failed.len(), 1);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = refuses.0.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    // Twice a minute on average: no pause is longer than a minute.
+    let tries = refuses.0.load(Ordering::Relaxed) - before;
+    assert!((10..60).contains(&tries), "{tries}");
+    refuses.1.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(label(&app).as_deref(), Some("50"));
+}

@@ -74,9 +74,13 @@ impl TokenChallenge {
 }
 
 /// Addresses that a registry elsewhere has no business to send anybody to, such as the metadata
-/// service of a cloud. The same are refused by OPA.
+/// service of a cloud. The same are refused by OPA, but for names of this host.
 fn is_of_this_network(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
+    let name = host.trim_end_matches('.');
+    if name == "localhost" || name.ends_with(".localhost") {
+        return true;
+    }
     let address = host.trim_start_matches('[').trim_end_matches(']').parse();
     match address.map(|address: IpAddr| address.to_canonical()) {
         Ok(IpAddr::V4(ip)) => {
@@ -168,6 +172,8 @@ mod tests {
             ("http://2130706433/t", "http://reg.test"),
             ("http://[fd00::1]/t", "http://reg.test"),
             ("http://0.0.0.0/t", "http://reg.test"),
+            ("http://LOCALHOST/t", "http://reg.test"),
+            ("https://a.localhost./t", "https://reg.test"),
         ] {
             assert!(url(realm, registry).is_err(), "{realm}");
         }
@@ -175,6 +181,7 @@ mod tests {
             ("https://auth.test/t", "http://reg.test"),
             ("http://auth.test/t", "http://reg.test"),
             ("http://127.0.0.1:2/t", "http://127.0.0.1:1"),
+            ("http://localhost:2/t", "http://localhost:1"),
         ] {
             assert!(url(realm, registry).is_ok(), "{realm}");
         }

@@ -107,6 +107,10 @@ pub(super) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, String> {
     if metadata.is_dir() {
         return writer::pack(path, limits).map_err(|error| error.to_string());
     }
+    if !metadata.is_file() {
+        // What is read from a pipe or device may never come.
+        return Err("neither a directory nor a regular file".to_owned());
+    }
     let limit = limits.total_bytes();
     let too_large = || format!("larger than {limit} bytes");
     if metadata.len() > limit {
