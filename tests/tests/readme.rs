@@ -77,7 +77,7 @@ fn the_options_exist() {
         .join("\n");
     let options: BTreeSet<&str> = text
         .split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
-        .filter(|word| word.starts_with("--") && word.trim_matches('-') != "")
+        .filter(|word| word.starts_with("--") && !word.trim_matches('-').is_empty())
         .collect();
     let missing: Vec<_> = options
         .iter()
