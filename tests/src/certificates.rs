@@ -24,6 +24,24 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
+    /// A new one for nginx over TLS, with the directives by which nginx shows a certificate of it
+    /// and checks those of clients: what it needs is in the folder, beside the authority's own
+    /// `ca.pem`.
+    ///
+    /// # Panics
+    /// When the files can't be written.
+    pub fn for_nginx(folder: &Path) -> (Authority, String) {
+        let authority = Authority::new("control authority");
+        fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+        authority.issue_into(folder, "server", "control");
+        let at = folder.display();
+        let directives = format!(
+            "ssl_certificate {at}/server.pem;\n    ssl_certificate_key {at}/server.key;\n    \
+             ssl_client_certificate {at}/ca.pem;"
+        );
+        (authority, directives)
+    }
+
     /// Its own certificate as PEM.
     pub fn pem(&self) -> String {
         self.0.pem()

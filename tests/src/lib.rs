@@ -29,3 +29,4 @@ pub mod peers;
 pub mod policies;
 pub mod scripted;
 pub mod serve;
+pub mod signing;

@@ -88,6 +88,18 @@ impl Serve {
         })
     }
 
+    /// What it prints about its options.
+    ///
+    /// # Panics
+    ///
+    /// When it isn't built, or is older than its sources.
+    pub fn help() -> String {
+        let program = program().unwrap_or_else(|error| panic!("{error}"));
+        let output = Command::new(program).arg("--help").output();
+        let output = output.unwrap_or_else(|error| panic!("{error}"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Where the protected service listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -11,17 +11,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use opa_core::bundle::BundleWriter;
 use opa_core::{App, Manager, Value};
 use serde_json::json;
 use tempfile::TempDir;
 use tests::certificates::Authority;
-use tests::http_client::send;
 use tests::oci_registry::LAYER;
-use tests::peers::{self, Opa, Oras, PASSWORD, RunningRegistry, USER};
+use tests::peers::{self, Oras, PASSWORD, RunningRegistry, USER};
 use tests::scripted::Scripted;
-use tests::serve::Serve;
 
 /// Longer than anything here takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(60);
@@ -154,82 +151,6 @@ impl Control {
 
 fn token() -> String {
     format!("token: '{USER}:{PASSWORD}'")
-}
-
-/// What bundles are signed with.
-const KEY: &str = "a key that both sides share";
-
-/// With the entrypoint that is the default.
-const POLICY: &str = r#"package envoy.authz
-
-default allow := false
-
-allow if input.attributes.request.http.headers["x-user"] in data.shop.users
-"#;
-
-fn build(opa: &Opa, control: &Control, user: &str, revision: &str) {
-    let sources = control.path().join("sources");
-    fs::create_dir_all(sources.join("shop")).unwrap();
-    fs::write(sources.join("authz.rego"), POLICY).unwrap();
-    let data = json!({"users": [user]}).to_string();
-    fs::write(sources.join("shop/data.json"), data).unwrap();
-    fs::write(sources.join(".manifest"), r#"{"roots": ["envoy", "shop"]}"#).unwrap();
-    let signed = ["--signing-key", KEY, "--signing-alg", "HS256"];
-    let arguments = [&["--revision", revision][..], &signed].concat();
-    opa.build_with(&sources, &control.path().join("bundle.tar.gz"), &arguments);
-}
-
-/// The whole way without a line of code, from a changed policy to a changed decision: `opa build`
-/// with a signature, `oras`, the registry, `serve`; and the same file in the real OPA.
-#[tokio::test]
-async fn serve_and_opa_follow_a_tag_with_the_same_configuration_file() {
-    let (Some(opa), Some(control)) = (peers::opa(), Control::start().await) else {
-        return;
-    };
-    build(&opa, &control, "ann", "r1");
-    control.push("acme/authz:1.0");
-    let configuration = format!(
-        "services:\n  registry:\n    url: {}\n    type: oci\n    credentials:\n      bearer: \
-         {{scheme: Basic, token: '{USER}:{PASSWORD}'}}\n\
-         bundles:\n  authz: {{service: registry, resource: '{}/acme/authz:1.0', \
-         signing: {{keyid: k}}, {POLLING}}}\n\
-         keys: {{k: {{key: {KEY}, algorithm: HS256}}}}\n\
-         decision_logs: {{console: true}}\n",
-        control.registry.url(),
-        control.registry.address(),
-    );
-    let theirs = opa.serve(&configuration).await;
-    let mut ours = Serve::start(&configuration, &["--app", "shop"]).await;
-    ours.ready().await;
-    let allows = async |user: &str| {
-        let request = Request::get("/x").header("x-user", user);
-        let request = request.body(Bytes::new()).unwrap();
-        let response = send(ours.address(), request).await.unwrap();
-        let input = json!({"attributes": {"request": {"http": {"headers": {"x-user": user}}}}});
-        let decision = theirs.decide("envoy/authz/allow", &input).await;
-        (
-            response.status().as_u16() == 200,
-            decision == Some(json!(true)),
-        )
-    };
-    assert_eq!(allows("ann").await, (true, true));
-    assert_eq!(allows("eve").await, (false, false));
-
-    build(&opa, &control, "eve", "r2");
-    control.push("acme/authz:1.0");
-    until("the new policy", || async {
-        allows("eve").await == (true, true)
-    })
-    .await;
-    assert_eq!(allows("ann").await, (false, false));
-
-    let ours = ours.next_events().await.unwrap();
-    for events in [ours, theirs.decision_logs()] {
-        for (event, revision) in [(events.first(), "r1"), (events.last(), "r2")] {
-            let bundles = &event.unwrap()["bundles"];
-            assert_eq!(bundles, &json!({"authz": {"revision": revision}}));
-        }
-    }
 }
 
 #[tokio::test]
@@ -416,9 +337,7 @@ async fn a_registry_behind_tls_sees_the_services_certificate() {
         return;
     };
     let path = control.path();
-    let authority = Authority::new("registry authority");
-    fs::write(path.join("ca.pem"), authority.pem()).unwrap();
-    authority.issue_into(path, "server", "registry");
+    let (authority, directives) = Authority::for_nginx(path);
     authority.issue_into(path, "client", "opa");
     let at = path.display();
     let basic = {
@@ -426,8 +345,7 @@ async fn a_registry_behind_tls_sees_the_services_certificate() {
         base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"))
     };
     let directives = format!(
-        "ssl_certificate {at}/server.pem; ssl_certificate_key {at}/server.key;\n    \
-         ssl_client_certificate {at}/ca.pem; ssl_verify_client on;\n    \
+        "{directives} ssl_verify_client on;\n    \
          location /v2/ {{ proxy_pass {}; proxy_set_header Authorization 'Basic {basic}'; }}",
         control.registry.url(),
     );

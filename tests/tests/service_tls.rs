@@ -29,16 +29,10 @@ impl Control {
         let nginx = peers::nginx()?;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        let authority = Authority::new("control authority");
-        fs::write(path.join("ca.pem"), authority.pem()).unwrap();
+        let (authority, tls) = Authority::for_nginx(path);
         fs::write(path.join("wrong.pem"), Authority::new("another").pem()).unwrap();
-        authority.issue_into(path, "server", "control");
         fs::create_dir_all(path.join("root")).unwrap();
-        let at = path.display();
-        let directives = format!(
-            "ssl_certificate {at}/server.pem;\n    ssl_certificate_key {at}/server.key;\n    \
-             ssl_client_certificate {at}/ca.pem;\n    {directives}"
-        );
+        let directives = format!("{tls}\n    {directives}");
         let nginx = nginx.serve_tls(&path.join("root"), &directives).await;
         let control = Control {
             folder,

@@ -1,16 +1,13 @@
 //! Signed bundles: what the real `opa` signs is verified here, and whatever is refused by the one
 //! is refused by the other.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::path::Path;
 use std::time::Duration;
 
-use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair, RsaKeyPair};
+use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use opa_core::bundle::source::{File, Memory};
@@ -23,73 +20,10 @@ use tests::bundle_server::{Answer, BundleServer};
 use tests::http_client;
 use tests::peers::{self, Opa};
 use tests::scripted::Scripted;
+use tests::signing::{ALGORITHMS, Files, Key, SECRET, build, lay_out, pack, pem, sign, unpack};
 
 /// Longer than anything here takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(60);
-
-const SECRET: &str = "a shared secret of enough bytes for each of the three algorithms";
-
-const ALGORITHMS: [&str; 12] = [
-    "HS256", "HS384", "HS512", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256",
-    "PS384", "PS512",
-];
-
-/// A key by which bundles are signed, made anew for each test.
-#[derive(Clone)]
-struct Key {
-    algorithm: &'static str,
-    private: String,
-    public: String,
-}
-
-impl Key {
-    fn new(algorithm: &'static str) -> Self {
-        let curve = match algorithm {
-            "ES256" => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-            "ES384" => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
-            "ES512" => &signature::ECDSA_P521_SHA512_FIXED_SIGNING,
-            "HS256" | "HS384" | "HS512" => {
-                let secret = || SECRET.to_owned();
-                let (private, public) = (secret(), secret());
-                return Self {
-                    algorithm,
-                    private,
-                    public,
-                };
-            }
-            _ => return Self::rsa(algorithm),
-        };
-        let pair = EcdsaKeyPair::generate(curve).unwrap();
-        let private = AsDer::<EcPrivateKeyRfc5915Der<'_>>::as_der(&pair.private_key()).unwrap();
-        let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
-        Self {
-            algorithm,
-            private: pem("EC PRIVATE KEY", private.as_ref()),
-            public: pem("PUBLIC KEY", public.as_ref()),
-        }
-    }
-
-    fn rsa(algorithm: &'static str) -> Self {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
-        let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
-        Self {
-            algorithm,
-            private: pem("PRIVATE KEY", private.as_ref()),
-            public: pem("PUBLIC KEY", public.as_ref()),
-        }
-    }
-
-    fn configured(&self) -> Value {
-        json!({"key": self.public, "algorithm": self.algorithm})
-    }
-}
-
-fn pem(tag: &str, der: &[u8]) -> String {
-    pem::encode(&pem::Pem::new(tag, der))
-}
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 /// A bundle whose files lie all below `root`, but for manifest and signature.
 fn files(root: &str, version: &str) -> Files {
@@ -119,89 +53,6 @@ fn files(root: &str, version: &str) -> Files {
         (name, content.into_bytes())
     })
     .collect()
-}
-
-fn lay_out(folder: &Path, files: &Files) {
-    for (name, content) in files {
-        let path = folder.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-}
-
-/// The options that choose key and claims.
-fn options(folder: &Path, key: &Key, claims: &Value) -> Vec<String> {
-    let (private, claimed) = (folder.join("private"), folder.join("claims.json"));
-    fs::write(&claimed, claims.to_string()).unwrap();
-    let private = if key.algorithm.starts_with("HS") {
-        key.private.clone()
-    } else {
-        fs::write(&private, &key.private).unwrap();
-        private.display().to_string()
-    };
-    let claimed = claimed.display().to_string();
-    [
-        "--signing-alg",
-        key.algorithm,
-        "--signing-key",
-        &private,
-        "--claims-file",
-        &claimed,
-    ]
-    .map(str::to_owned)
-    .to_vec()
-}
-
-/// The files with the `.signatures.json` that `opa sign` makes of them.
-fn sign(opa: &Opa, files: &Files, key: &Key, claims: &Value) -> Files {
-    let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    lay_out(folder.path(), files);
-    let options = options(beside.path(), key, claims);
-    let options: Vec<_> = options.iter().map(String::as_str).collect();
-    opa.sign(folder.path(), &options);
-    let mut signed = files.clone();
-    let signatures = fs::read(folder.path().join(".signatures.json")).unwrap();
-    signed.insert(".signatures.json".to_owned(), signatures);
-    signed
-}
-
-/// The bundle that `opa build --signing-key` makes of the files.
-fn build(opa: &Opa, files: &Files, key: &Key, claims: &Value) -> Files {
-    let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    lay_out(folder.path(), files);
-    let options = options(beside.path(), key, claims);
-    let mut options: Vec<_> = options.iter().map(String::as_str).collect();
-    options.extend(["--revision", "1"]);
-    let archive = beside.path().join("bundle.tar.gz");
-    opa.build_with(folder.path(), &archive, &options);
-    unpack(&fs::read(archive).unwrap())
-}
-
-fn unpack(archive: &[u8]) -> Files {
-    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(archive));
-    let mut files = Files::new();
-    for entry in tar.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
-        files.insert(name.trim_start_matches('/').to_owned(), content);
-    }
-    files
-}
-
-fn pack(files: &Files) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, content.as_slice())
-            .unwrap();
-    }
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&tar.into_inner().unwrap()).unwrap();
-    gzip.finish().unwrap()
 }
 
 /// The parts of the one token.
@@ -391,7 +242,7 @@ async fn whatever_opa_signs_is_verified() {
             |name| sign(&opa, &files(name, "1"), key, &json!({})),
         );
         cases.add(&format!("built_{id}"), json!({"keyid": id}), true, |name| {
-            build(&opa, &files(name, "1"), key, &json!({}))
+            unpack(&build(&opa, &files(name, "1"), "1", key, &json!({})))
         });
     }
     // What is digested of a document is its meaning, in OPA's spelling.

@@ -58,6 +58,12 @@
 //! - the decoded path must lie in the roots, too, not just the path as it is spelled;
 //! - the index of an array item is written as in RFC 6901 (OPA takes `+1` and `01`).
 //!
+//! # Bundles as data
+//!
+//! Policies find the manifests and etags of the active bundles in `data.system.bundles`, as in OPA.
+//! They are there if a module names `data.system` or reaches into `data` by a computed name, or if
+//! the configured entrypoint begins with `system`.
+//!
 //! # Memory
 //!
 //! Of a bundle that is being loaded there are, besides what comes of it, the archive as it came

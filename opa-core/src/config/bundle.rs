@@ -29,7 +29,15 @@ pub struct BundleConfig {
     /// What its signature must be like. Without it, a signature that is there is verified if the
     /// configuration has [`keys`](super::Config::keys), and refused if it has none.
     pub signing: Option<SigningConfig>,
-    /// Whether it is kept on disk once it was activated, for a start without its source.
+    /// Whether it is kept on disk once it was activated, for a start without its source, which
+    /// verifies it again with the keys of the day.
+    ///
+    /// `<persistence_directory>/<app>/` is a persistence directory of OPA, or
+    /// `<persistence_directory>/` itself if its path has `{{ .bundlename }}`: the two read each
+    /// other's. Our etags lie beside, so that nothing is downloaded twice; OPA's store of blobs
+    /// (`oci/`) is neither written nor read. What can't be written is tried again, and told in the
+    /// status ([`not_persisted`](crate::plugin::BundleStatus::not_persisted)). Delta bundles are not
+    /// asked for, and refused.
     pub persist: bool,
     /// How long ago the source's last answer that the bundle is current may be, in whole seconds
     /// (`max_staleness_seconds`); after that decisions are refused until the next one. An answer is

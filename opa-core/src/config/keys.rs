@@ -56,7 +56,9 @@ pub struct SigningConfig {
     /// the program [requires](crate::ManagerBuilder::require_signed) signatures.
     pub allow_unsigned_delta_bundles: bool,
     /// Whether a bundle is refused whose signature was made (`iat`) before that of the active one,
-    /// also if that came from disk. False by default. OPA does not know it, and ignores it.
+    /// also if that came from disk; a signature that doesn't tell is refused, too. It excludes
+    /// `allow_unsigned_delta_bundles`: a delta doesn't tell its age. False by default. OPA does not
+    /// know it, and ignores it.
     pub refuse_older: bool,
 }
 

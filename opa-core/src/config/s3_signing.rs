@@ -12,6 +12,9 @@ use super::reader::Reader;
 ///
 /// The allow-list of [`EnvPolicy`](super::EnvPolicy) isn't asked: it protects from texts that put
 /// any variable anywhere, and this key reads exactly these variables, for nothing but the signature.
+///
+/// The service's `url` has the bucket, a bundle's `resource` is the object's key, encoded as in a URL
+/// (`%` is `%25`). One with `.` or `..` between its slashes is refused, since a URL has none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct S3SigningConfig {

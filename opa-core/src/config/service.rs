@@ -45,7 +45,19 @@ pub enum ServiceKind {
     #[default]
     Http,
     /// `oci`: a registry, whose `resource` is an image reference, `host/repository:tag` or
-    /// `host/repository@sha256:…`. Of its URL only scheme, host and port count.
+    /// `host/repository@sha256:…`. As in OPA, its host must be there but is not looked at: scheme,
+    /// host and port are those of the service's URL, of which nothing else counts.
+    ///
+    /// The bundle is the first layer of the type `application/vnd.oci.image.layer.v1.tar+gzip`, of
+    /// the image itself or of the first one in an image index that has one. `bearer` sends its token
+    /// in base64: `user:password` with `scheme: Basic`. Tokens that the registry wants instead are
+    /// fetched with the same credentials.
+    ///
+    /// What differs from OPA: `headers` are sent (to the registry alone); a redirect to another host
+    /// gets neither them nor credentials, and none leads from `https` to `http`; a manifest has at
+    /// most 4 MiB, and for one bundle at most 64 are looked at; `oci` is spelled in lower case; there
+    /// is no store of blobs on disk, [`persist`](super::BundleConfig::persist) keeps what was
+    /// activated.
     Oci,
 }
 
