@@ -102,8 +102,7 @@ pub struct Event {
     /// The labels of the rules that succeeded, an object for each. No instance
     /// fills it yet.
     pub rule_labels: Vec<Value>,
-    /// The headers of the request that the log shows (`request_context.http.headers`). No instance
-    /// fills it yet.
+    /// The headers of the request that the log shows (`request_context.http.headers`).
     pub request_headers: Vec<RequestHeader>,
     /// When the decision was asked for.
     pub timestamp: SystemTime,
