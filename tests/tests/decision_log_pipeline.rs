@@ -320,3 +320,30 @@ async fn an_app_that_goes_is_flushed() {
     manager.shutdown(LONG).await;
     assert_adds_up(&counts("shop"));
 }
+
+#[tokio::test]
+async fn the_layer_shows_the_headers_that_are_asked_for() {
+    use tower::{Layer, ServiceExt};
+    let sink = LogSink::start().await.unwrap();
+    let mut text = config(&sink, "");
+    text.truncate(text.len() - 1);
+    text.push_str(", request_context: {http: {headers: [X-a, x-none]}}}");
+    let (manager, app, _) = start(&text, "a").await;
+    let inner = tower::service_fn(|_: http::Request<opa_tower::RequestBody<Body>>| async {
+        Ok::<_, std::convert::Infallible>(http::Response::new(Body::default()))
+    });
+    let request = http::Request::get("http://shop.test/")
+        .header("x-a", "1")
+        .header("x-a", "2")
+        .header("x-b", "3")
+        .body(Body::default())
+        .unwrap();
+    let service = opa_tower::OpaLayer::new(app).layer(inner);
+    drop(service.oneshot(request).await.unwrap());
+    manager.shutdown(LONG).await;
+    let events = events(&sink);
+    let headers = events[0].at(&["request_context", "http", "headers"]);
+    assert_eq!(headers.unwrap().to_json(), r#"{"X-a":["1","2"]}"#);
+}
+
+type Body = http_body_util::Full<bytes::Bytes>;
