@@ -1,6 +1,6 @@
 //! OPA's plugins for [`opa_core`]: what runs beside every virtual instance.
 //!
-//! - [`decision_logs`](decision_logs()): OPA's decision log. This version writes it to the console.
+//! - [`decision_logs`](decision_logs()): OPA's decision log, uploaded to a service or written to the console.
 //! - [`status`]: the JSON of OPA's status. This version sends it nowhere.
 //!
 //! ```

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use opa_core::instance::{Evaluated, Evaluation, LogEntry, Prepared};
-use opa_core::plugin::EventInput;
+use opa_core::plugin::{EventInput, RequestHeader};
 use opa_core::{App, AppId, AppSet, Decision, Reason};
 
 use crate::app::Rejection;
@@ -88,12 +88,14 @@ pub(crate) fn judge(settings: &Arc<Settings>, app: &App, parts: Parts, has_body:
 fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body: bool) -> Step {
     let request = Request::of(&parts, settings, &prepared);
     let requested_by = request.peer().map(|peer| peer.to_string().into());
+    let request_headers = logged_headers(&prepared, &parts.headers);
     let target = match request.read() {
         Ok(target) => target,
         Err(unreadable) => {
             let entry = LogEntry {
                 input: EventInput::None,
                 requested_by,
+                request_headers,
             };
             let (reason, message) = (unreadable.reason(), unreadable.to_string());
             return refuse(settings, prepared, parts, reason, &message, entry);
@@ -103,6 +105,7 @@ fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body
         let entry = LogEntry {
             input: input::logged(&request, settings, &prepared),
             requested_by,
+            request_headers,
         };
         let reason = Reason::BodyUnseen;
         let message = "the request has a body that the policy is not shown";
@@ -112,6 +115,7 @@ fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body
     let entry = LogEntry {
         input: logged,
         requested_by,
+        request_headers,
     };
     match prepared.evaluate(given).now() {
         Ok(evaluated) => Step::Ruled(rule(settings, evaluated, parts, entry)),
@@ -124,6 +128,24 @@ fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body
             },
         },
     }
+}
+
+/// The headers that the log shows, as far as the request has them.
+fn logged_headers(prepared: &Prepared, headers: &HeaderMap) -> Vec<RequestHeader> {
+    let values = |name: &str| {
+        let values = headers.get_all(name).iter();
+        values
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into())
+            .collect()
+    };
+    let names = prepared.logged_headers().iter();
+    names
+        .filter(|name| headers.contains_key(&***name))
+        .map(|name| RequestHeader {
+            name: Arc::clone(name),
+            values: values(name),
+        })
+        .collect()
 }
 
 impl Case {

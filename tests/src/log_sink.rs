@@ -1,6 +1,6 @@
 //! The receiving end of decision logs and status: an HTTP service that keeps what is posted to it.
 
-use std::convert::Infallible;
+use std::collections::VecDeque;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use std::{io, mem};
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, Request, Response};
+use http::header::{CONTENT_ENCODING, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -31,8 +31,24 @@ pub struct LogSink {
     accept: JoinHandle<()>,
 }
 
+/// What the sink does with a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Answers with a status, and keeps the post if it is 200.
+    Status(u16),
+    /// Answers 503 with a `Retry-After`, in seconds.
+    Later(u32),
+    /// Answers nothing and keeps the connection.
+    Hang,
+    /// Closes the connection.
+    Reset,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    answers: Mutex<VecDeque<Answer>>,
+    otherwise: Mutex<Option<Answer>>,
+    asked: Mutex<usize>,
     posts: Mutex<Vec<Post>>,
     came: Notify,
 }
@@ -68,6 +84,24 @@ impl LogSink {
         })
     }
 
+    /// Answers the next posts so, and those after them `otherwise`.
+    pub fn script(&self, next: impl IntoIterator<Item = Answer>, otherwise: Answer) {
+        let mut answers = lock(&self.state.answers);
+        answers.clear();
+        answers.extend(next);
+        *lock(&self.state.otherwise) = Some(otherwise);
+    }
+
+    /// How many posts came, whatever was answered.
+    pub fn asked(&self) -> usize {
+        *lock(&self.state.asked)
+    }
+
+    /// Takes what was kept so far.
+    pub fn take(&self) -> Vec<Post> {
+        mem::take(&mut *lock(&self.state.posts))
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -101,6 +135,12 @@ impl LogSink {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 impl Drop for LogSink {
     fn drop(&mut self) {
         self.accept.abort();
@@ -117,14 +157,21 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn keep(
-    request: Request<Incoming>,
-    state: Arc<State>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn keep(request: Request<Incoming>, state: Arc<State>) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else {
         return Ok(Response::default());
     };
+    *lock(&state.asked) += 1;
+    let next = lock(&state.answers).pop_front();
+    let answer = next.or(*lock(&state.otherwise));
+    match answer.unwrap_or(Answer::Status(200)) {
+        Answer::Status(200) => {}
+        Answer::Status(status) => return Ok(refusal(status, None)),
+        Answer::Later(seconds) => return Ok(refusal(503, Some(seconds))),
+        Answer::Hang => std::future::pending().await,
+        Answer::Reset => return Err(io::Error::other("reset")),
+    }
     let body = body.to_bytes();
     let post = Post {
         path: head.uri.path().to_owned(),
@@ -139,6 +186,15 @@ async fn keep(
         .push(post);
     state.came.notify_one();
     Ok(Response::default())
+}
+
+fn refusal(status: u16, retry_after: Option<u32>) -> Response<Full<Bytes>> {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 fn unpacked(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {

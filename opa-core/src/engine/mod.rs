@@ -110,6 +110,14 @@ pub trait Policy: Send + Sync + 'static {
     /// Whether the modules define something under `data.system.log`: the policy on what a decision
     /// log may show.
     fn defines_system_log(&self) -> bool;
+
+    /// Whether the modules may define something at `path`, above it or below it. Default: unless
+    /// [`defines_system_log`](Self::defines_system_log) says no, they may.
+    fn defines(&self, path: &EntrypointPath) -> bool {
+        let mut segments = path.segments();
+        let is_system_log = segments.next() == Some("system") && segments.next() == Some("log");
+        !is_system_log || self.defines_system_log()
+    }
 }
 
 /// A policy with its data: what decisions are made with.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reconfigure::{Fresh, Next};
 use super::ticket::{Lineage, Ticket};
-use super::{Instance, Profile, Snapshot};
+use super::{Desk, Instance, Profile, Snapshot};
 use crate::bundle::persist::Place;
 use crate::bundle::{ArchiveBytes, Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
@@ -171,8 +171,14 @@ impl Instance {
                 revision: bundle.revision().cloned(),
             })
             .collect();
-        let snapshot = Snapshot::new(Arc::clone(profile), compiled, &data, revisions)
-            .map_err(CompileErrors::from)?;
+        let snapshot = Snapshot::new(
+            Arc::clone(profile),
+            compiled,
+            &data,
+            revisions,
+            Desk::new(self),
+        )
+        .map_err(CompileErrors::from)?;
         self.shared.hooks.reach("activation: before the swap");
         // Before the swap: whoever sees the instance ready sees which revision is.
         let now = self.now();

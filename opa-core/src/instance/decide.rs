@@ -88,7 +88,7 @@ impl Future for Decide {
                 let input = EventInput::Built(std::mem::take(input));
                 let entry = LogEntry {
                     input,
-                    requested_by: None,
+                    ..LogEntry::default()
                 };
                 Poll::Ready(evaluated.conclude(Reason::Decided, None, entry))
             }

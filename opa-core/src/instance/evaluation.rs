@@ -205,7 +205,7 @@ fn fault(reason: Reason, message: impl Into<Arc<str>>) -> (Reason, EventError) {
     )
 }
 
-fn reason_of(interrupt: Interrupt) -> Reason {
+pub(super) fn reason_of(interrupt: Interrupt) -> Reason {
     match interrupt {
         // A slice only ends an inline round, which then goes to the pool.
         Interrupt::Time | Interrupt::Slice => Reason::TimeBudget,

@@ -18,7 +18,9 @@ use super::{Configured, Profile, Shared, Snapshot};
 use crate::AppId;
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
-use crate::plugin::{BundleStatus, Event, InstanceStatus, State};
+use crate::plugin::{
+    Asked, BundleStatus, DecisionSink, Event, EventInput, InstanceStatus, LogPolicy, State,
+};
 
 /// The virtual OPA of one app.
 pub(crate) struct Instance {
@@ -279,14 +281,19 @@ impl Instance {
         }
     }
 
-    pub(super) fn emit(&self, profile: &Profile, event: Event) {
+    pub(super) fn emit(&self, profile: &Profile, snapshot: Option<&Arc<Snapshot>>, event: Event) {
         let Some((last, others)) = profile.decision_sinks.split_last() else {
             return;
         };
         for sink in others {
-            self.contain("decision", || sink.record(event.clone()));
+            let event = event.clone();
+            self.contain("decision", || {
+                sink.record(for_sink(&**sink, snapshot, event))
+            });
         }
-        self.contain("decision", || last.record(event));
+        self.contain("decision", || {
+            last.record(for_sink(&**last, snapshot, event))
+        });
     }
 
     /// Calls a sink, which is a plugin's code: its panic must end neither a request nor a poll.
@@ -295,4 +302,21 @@ impl Instance {
             tracing::error!(target: "opa::instance", app = %self.id, "a {kind} sink panicked");
         }
     }
+}
+
+/// What a sink may see: the policy and all that it may hide, or neither.
+fn for_sink(sink: &dyn DecisionSink, snapshot: Option<&Arc<Snapshot>>, mut event: Event) -> Event {
+    let Some(snapshot) = snapshot else {
+        if !matches!(event.input, EventInput::None) {
+            event.withhold("there is no policy that could say what a log may show");
+        }
+        return event;
+    };
+    if sink.asks_policy() {
+        let asked: Arc<dyn Asked> = Arc::<Snapshot>::clone(snapshot);
+        event.policy = Some(LogPolicy::new(asked));
+    } else if snapshot.withholds {
+        event.withhold("the policy says what a log may show, and this sink does not ask it");
+    }
+    event
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use super::decision::Inner;
 use super::{App, Decision, Evaluation, Profile, Snapshot};
 use crate::engine::{Entrypoint, EntrypointPath, EvalContext, InputPaths, Memo, Run, Task};
-use crate::plugin::{BundleRevision, Event, EventError, EventInput, Labels};
+use crate::plugin::{BundleRevision, Event, EventError, EventInput, Labels, RequestHeader};
 use crate::{Reason, Value};
 
 /// A decision that was asked for and is not made yet.
@@ -32,6 +32,8 @@ pub struct LogEntry {
     pub input: EventInput,
     /// The client's address.
     pub requested_by: Option<Arc<str>>,
+    /// The headers of the request that the log shows, see [`Prepared::logged_headers`].
+    pub request_headers: Vec<RequestHeader>,
 }
 
 impl Default for LogEntry {
@@ -39,6 +41,7 @@ impl Default for LogEntry {
         Self {
             input: EventInput::None,
             requested_by: None,
+            request_headers: Vec::new(),
         }
     }
 }
@@ -125,7 +128,7 @@ impl Question {
         mut self,
         ends: Ends,
         entry: LogEntry,
-        prepared: Option<(&Snapshot, &Entrypoint)>,
+        prepared: Option<(&Arc<Snapshot>, &Entrypoint)>,
     ) -> Decision {
         self.concluded = true;
         let instance = &self.app.instance;
@@ -157,9 +160,13 @@ impl Question {
         let profile = snapshot.map(|snapshot| &*snapshot.profile);
         let profile = profile.or(unserved.as_deref());
         if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
-            let withholds = snapshot.is_some_and(|snapshot| snapshot.withholds);
-            let event = self.event(&decision, profile, entry, ends.eval, withholds);
-            instance.emit(profile, event);
+            let event = self.event(&decision, profile, entry, ends.eval);
+            // Whoever was refused before the policy was asked may still have shown something.
+            let served = match snapshot {
+                Some(snapshot) => Some(Arc::clone(snapshot)),
+                None => instance.snapshot.load_full(),
+            };
+            instance.emit(profile, served.as_ref(), event);
         }
         decision
     }
@@ -170,7 +177,6 @@ impl Question {
         profile: &Profile,
         entry: LogEntry,
         eval: Duration,
-        withholds: bool,
     ) -> Event {
         let made = &decision.0;
         let labels: Labels = profile.labels.clone();
@@ -188,18 +194,9 @@ impl Question {
             .clock
             .monotonic()
             .saturating_sub(self.started);
-        if withholds {
-            event.input = EventInput::Withheld;
-            // The text of an error can carry values of the input: only its code stays.
-            if let Some(error) = &mut event.error {
-                error.message = "withheld".into();
-            }
-            let why = "the policy defines data.system.log, which this version does not evaluate";
-            event.custom.push(("withheld", Value::from(why)));
-        } else {
-            event.input = entry.input;
-            event.result = made.result.clone();
-        }
+        event.request_headers = entry.request_headers;
+        event.input = entry.input;
+        event.result = made.result.clone();
         event
     }
 }
@@ -284,7 +281,17 @@ impl Prepared {
     /// and need not be made.
     #[must_use]
     pub fn records_input(&self) -> bool {
-        !self.snapshot.profile.decision_sinks.is_empty() && !self.snapshot.withholds
+        let sinks = &self.snapshot.profile.decision_sinks;
+        sinks
+            .iter()
+            .any(|sink| !self.snapshot.withholds || sink.asks_policy())
+    }
+
+    /// The names of the headers that the decision's event shows of the request, for
+    /// [`LogEntry::request_headers`].
+    #[must_use]
+    pub fn logged_headers(&self) -> &[Arc<str>] {
+        &self.snapshot.profile.logged_headers
     }
 
     /// Ends the question without asking the policy.

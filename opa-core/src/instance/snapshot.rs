@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::Desk;
 use super::freshness::StaleFrom;
 use super::policy_store::Compiled;
 use super::ticket::Lineage;
 use crate::Value;
 use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
-use crate::plugin::{BundleRevision, DecisionSink, Labels, StatusSink};
+use crate::plugin::{Asked, BundleRevision, DecisionSink, Labels, StatusSink};
 
 /// How many paths are kept prepared. Paths come from routes and code, so more are a sign of paths
 /// made from requests: those are prepared each time.
@@ -28,6 +29,10 @@ pub(crate) struct Profile {
     pub(crate) max_staleness: BTreeMap<Arc<str>, Duration>,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
     pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
+    /// Where sinks find what a log may show, besides `data.system.log`.
+    pub(crate) log_policies: Vec<EntrypointPath>,
+    /// The headers of requests that events show.
+    pub(crate) logged_headers: Vec<Arc<str>>,
 }
 
 /// One immutable, activated state of an instance.
@@ -35,14 +40,16 @@ pub(crate) struct Snapshot {
     pub(crate) profile: Arc<Profile>,
     pub(crate) bound: Arc<dyn Bound>,
     pub(crate) bundles: Arc<[BundleRevision]>,
-    /// The policy says what a log may show, which this version cannot ask: input and result are
-    /// withheld from events.
+    /// The policy says what a log may show: input and result are withheld from sinks that don't ask
+    /// it.
     pub(crate) withholds: bool,
+    /// Kept also so that other apps find it as long as this one uses what was made of it.
+    pub(super) policy: Arc<dyn Policy>,
+    pub(super) data: Value,
+    pub(super) desk: Desk,
     /// Another snapshot has another one: what makes the next one fresh doesn't make this one so.
     stale_from: Arc<StaleFrom>,
     default: Entrypoint,
-    /// Kept so that other apps find it as long as this one uses what was made of it.
-    _policy: Arc<dyn Policy>,
     prepared: ArcSwap<HashMap<EntrypointPath, Entrypoint>>,
 }
 
@@ -54,18 +61,24 @@ impl Snapshot {
         Compiled { policy, bound }: Compiled,
         data: &Value,
         bundles: Arc<[BundleRevision]>,
+        desk: Desk,
     ) -> Result<Self, CompileError> {
         let default = bound.prepare(&profile.entrypoint)?;
-        Ok(Self {
+        let mut snapshot = Self {
             profile,
             bound,
             bundles,
             withholds: policy.defines_system_log() || data.at(&["system", "log"]).is_some(),
             stale_from: Arc::default(),
             default,
-            _policy: policy,
+            policy,
+            data: data.clone(),
+            desk,
             prepared: ArcSwap::default(),
-        })
+        };
+        let asks_elsewhere = |path: &EntrypointPath| Asked::defines(&snapshot, path);
+        snapshot.withholds |= snapshot.profile.log_policies.iter().any(asks_elsewhere);
+        Ok(snapshot)
     }
 
     /// From when on it is too old, which is always without this.

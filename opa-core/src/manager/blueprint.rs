@@ -19,8 +19,8 @@ use crate::config::{
     ServiceConfig, ServiceKind, SigningConfig, Template,
 };
 use crate::instance::{Configured, Instance, Profile, Ticket};
-use crate::plugin::{Attached, Labels, Plugin, Scope};
-use crate::service::{Clients, Registry, Service};
+use crate::plugin::{Attached, Labels, Plugin, Scope, ServiceMaker};
+use crate::service::{Clients, Registry, Service, ServiceClient};
 use crate::{AppId, OPA_VERSION};
 
 /// How often a source from code is asked that does not wait for news.
@@ -127,7 +127,12 @@ impl Blueprint {
             tracing::warn!(target: "opa::config", "{warning}");
         }
         self.check_clients(&config)?;
-        self.profile(&app, &config, String::new()).map(|_| ())
+        // A file that a service names may be there for some apps only.
+        let service = |config: &ServiceConfig| {
+            Ok(self.client(config).unwrap_or_else(ServiceClient::unusable))
+        };
+        self.profile(&app, &config, String::new(), &service)
+            .map(|_| ())
     }
 
     /// What names a file of certificates is known to be usable when the manager is built, if all
@@ -150,6 +155,10 @@ impl Blueprint {
             let text = format!("services.{}: {error}", config.name);
             ConfigError::new(ConfigErrorKind::Invalid, text)
         })
+    }
+
+    fn client(&self, config: &ServiceConfig) -> Result<ServiceClient, ConfigError> {
+        self.service(config).map(ServiceClient::new)
     }
 
     /// What `instance` is to be made, if that isn't what it was told last. What is the same of its
@@ -187,7 +196,9 @@ impl Blueprint {
             tickets.insert(Arc::clone(name), ticket);
         }
         let id = previous.map_or_else(|| uuid::Uuid::new_v4().to_string(), |one| one.id.clone());
-        let mut profile = self.profile(instance.id(), &config, id.clone())?;
+        let mut profile = self.profile(instance.id(), &config, id.clone(), &|service| {
+            self.client(service)
+        })?;
         profile.max_staleness = max_staleness(&config);
         let lineages = tickets.iter();
         let lineages = lineages.map(|(name, it)| (Arc::clone(name), it.lineage().clone()));
@@ -210,7 +221,13 @@ impl Blueprint {
         }
     }
 
-    fn profile(&self, app: &AppId, config: &Config, id: String) -> Result<Profile, ConfigError> {
+    fn profile(
+        &self,
+        app: &AppId,
+        config: &Config,
+        id: String,
+        services: &ServiceMaker<'_>,
+    ) -> Result<Profile, ConfigError> {
         let given = &self.parts.given;
         if let Some(refused) = &config.envoy.dry_run_refused
             && config.envoy.dry_run
@@ -225,7 +242,7 @@ impl Blueprint {
             ("version".to_owned(), OPA_VERSION.to_owned()),
         ];
         let labels = Labels::new(config.labels.clone().into_iter().chain(own));
-        let scope = Scope::new(app, config, &labels);
+        let scope = Scope::new(app, config, &labels, services);
         let attached: Vec<Attached> = given
             .plugins
             .iter()
@@ -245,6 +262,14 @@ impl Blueprint {
             status_sinks: attached
                 .iter()
                 .filter_map(|one| one.status.clone())
+                .collect(),
+            log_policies: attached
+                .iter()
+                .flat_map(|one| one.log_policies.iter().cloned())
+                .collect(),
+            logged_headers: attached
+                .iter()
+                .flat_map(|one| one.logged_headers.iter().cloned())
                 .collect(),
         })
     }

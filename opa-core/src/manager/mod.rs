@@ -244,6 +244,8 @@ impl Manager {
             }
         });
         futures_util::future::join_all(flushes).await;
+        // Only now: plugins ask the policy what a log may show.
+        instances.shared.runner.pool.close();
         *ended = true;
     }
 }
@@ -264,6 +266,7 @@ impl Drop for Inner {
         }
         self.instances.closed.store(true, Ordering::Release);
         self.instances.close_all();
+        self.instances.shared.runner.pool.close();
         self.instances.shared.free_retired();
     }
 }
@@ -325,9 +328,6 @@ impl Instances {
             .collect();
         for instance in instances {
             instance.close();
-        }
-        if self.closed.load(Ordering::Acquire) {
-            self.shared.runner.pool.close();
         }
     }
 }

@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::LogPolicy;
 use crate::{AppId, Reason, Value};
 
 /// The labels of an instance: OPA's `id` and `version`, and the configured ones.
@@ -101,18 +102,33 @@ pub struct Event {
     /// The labels of the rules that succeeded, an object for each. No instance
     /// fills it yet.
     pub rule_labels: Vec<Value>,
-    /// The headers of the request that the log shows (`request_context.http.headers`). No instance
-    /// fills it yet.
+    /// The headers of the request that the log shows (`request_context.http.headers`).
     pub request_headers: Vec<RequestHeader>,
     /// When the decision was asked for.
     pub timestamp: SystemTime,
     /// How long it took.
     pub metrics: Metrics,
+    /// The policy that made the decision, which says what a log may show of it. `None` without a
+    /// policy, and for sinks that don't [ask it](super::DecisionSink::asks_policy).
+    pub policy: Option<LogPolicy>,
     /// More members of the event's `custom`.
     pub custom: Vec<(&'static str, Value)>,
 }
 
 impl Event {
+    /// Removes what a policy on logs might hide: input, result, `nd_builtin_cache`, and the text of
+    /// the error, which can carry values of the input. `custom.withheld` tells `why`, which must
+    /// not have values of the event.
+    pub fn withhold(&mut self, why: &str) {
+        self.input = EventInput::Withheld;
+        self.result = None;
+        self.nd_builtin_cache = None;
+        if let Some(error) = &mut self.error {
+            error.message = "withheld".into();
+        }
+        self.custom.push(("withheld", Value::from(why)));
+    }
+
     /// An event with the members that every event has.
     pub fn new(
         app: AppId,
@@ -142,6 +158,7 @@ impl Event {
             request_headers: Vec::new(),
             timestamp,
             metrics: Metrics::default(),
+            policy: None,
             custom: Vec::new(),
         }
     }
@@ -174,7 +191,8 @@ pub enum EventInput {
     Built(Value),
     /// Only parts were built for the evaluation; the whole is built when the log wants it.
     Deferred(Arc<dyn DeferredInput>),
-    /// Withheld, because the policy says what a log may show and cannot be asked yet.
+    /// Withheld, because the policy says what a log may show, and nobody asked it or it gave no
+    /// answer that helps.
     Withheld,
 }
 

@@ -30,6 +30,7 @@
 //! ```
 
 mod event;
+mod log_policy;
 mod sink;
 mod status;
 
@@ -42,11 +43,15 @@ use std::time::Duration;
 pub use event::{
     BundleRevision, DeferredInput, Event, EventError, EventInput, Labels, Metrics, RequestHeader,
 };
+pub(crate) use log_policy::Asked;
+pub use log_policy::{LogAnswer, LogPolicy, LogPolicyFuture};
 pub use sink::{DecisionSink, StatusSink};
 pub use status::{BundleError, BundleStatus, InstanceStatus, State};
 
 use crate::AppId;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ConfigErrorKind, ServiceConfig};
+use crate::engine::EntrypointPath;
+use crate::service::ServiceClient;
 
 /// A boxed future of a plugin.
 pub type PluginFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -80,7 +85,7 @@ impl fmt::Debug for dyn Plugin {
 }
 
 /// The instance that a plugin is attached to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Scope<'a> {
     /// The app.
@@ -89,15 +94,49 @@ pub struct Scope<'a> {
     pub config: &'a Config,
     /// The instance's labels.
     pub labels: &'a Labels,
+    services: &'a ServiceMaker<'a>,
 }
 
+/// Makes the client of a configured service.
+pub(crate) type ServiceMaker<'a> =
+    dyn Fn(&ServiceConfig) -> Result<ServiceClient, ConfigError> + 'a;
+
 impl<'a> Scope<'a> {
-    pub(crate) fn new(app: &'a AppId, config: &'a Config, labels: &'a Labels) -> Self {
+    pub(crate) fn new(
+        app: &'a AppId,
+        config: &'a Config,
+        labels: &'a Labels,
+        services: &'a ServiceMaker<'a>,
+    ) -> Self {
         Self {
             app,
             config,
             labels,
+            services,
         }
+    }
+
+    /// The client of the service `name` of the app's configuration, with its credentials.
+    ///
+    /// # Errors
+    /// When there is no such service, its TLS settings name a file that can't be used, or its
+    /// credentials a plugin that isn't there.
+    pub fn service(&self, name: &str) -> Result<ServiceClient, ConfigError> {
+        let service = self.config.services.iter().find(|one| one.name == name);
+        let missing = || {
+            let text = format!("services: expected one called `{name}`, found none");
+            ConfigError::new(ConfigErrorKind::Invalid, text)
+        };
+        (self.services)(service.ok_or_else(missing)?)
+    }
+}
+
+impl fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("app", self.app)
+            .field("labels", self.labels)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,6 +145,8 @@ impl<'a> Scope<'a> {
 pub struct Attached {
     pub(crate) decisions: Option<Arc<dyn DecisionSink>>,
     pub(crate) status: Option<Arc<dyn StatusSink>>,
+    pub(crate) log_policies: Vec<EntrypointPath>,
+    pub(crate) logged_headers: Vec<Arc<str>>,
 }
 
 impl Attached {
@@ -113,6 +154,22 @@ impl Attached {
     #[must_use]
     pub fn decisions(mut self, sink: impl DecisionSink) -> Self {
         self.decisions = Some(Arc::new(sink));
+        self
+    }
+
+    /// The policy at `path` says what a log may show, as the one at `data.system.log` does: where
+    /// there is one, no sink that doesn't [ask it](DecisionSink::asks_policy) sees what it might
+    /// hide.
+    #[must_use]
+    pub fn log_policy(mut self, path: EntrypointPath) -> Self {
+        self.log_policies.push(path);
+        self
+    }
+
+    /// Events show these headers of requests.
+    #[must_use]
+    pub fn request_headers(mut self, names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        self.logged_headers.extend(names);
         self
     }
 

@@ -10,6 +10,14 @@ pub trait DecisionSink: Send + Sync + 'static {
     /// Takes an event over. Called on the way of a request, when the decision is final: it must
     /// not block, and must leave encoding and delivery to somebody else.
     fn record(&self, event: Event);
+
+    /// Whether it asks [the event's policy](Event::policy) what may be shown, and shows no more.
+    /// Default: no. Events of an app whose policy says something about logs
+    /// (`data.system.log`, or where a plugin [finds it](super::Attached::log_policy)) come without
+    /// input and result then, and with [`EventInput::Withheld`](super::EventInput::Withheld).
+    fn asks_policy(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(Event) + Send + Sync + 'static> DecisionSink for F {

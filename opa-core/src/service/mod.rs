@@ -1,4 +1,4 @@
-//! The services of a control plane: where bundles come from.
+//! The services of a control plane: where bundles come from, and logs go to.
 //!
 //! Clients, and so connections, are shared by all apps whose services have the same TLS settings
 //! and client certificate; what differs by app (headers, other credentials) is added to each
@@ -13,11 +13,13 @@
 //!
 //! A program's own way to prove who it is implements [`Credentials`].
 
+mod client;
 mod client_tls;
 mod clients;
 mod credentials;
 mod lanes;
 mod remote;
+mod retry_after;
 #[cfg(feature = "s3")]
 mod sigv4;
 mod target;
@@ -27,15 +29,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub use client::{PostError, Posted, ServiceClient};
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
 pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
 use lanes::Peer;
 pub(crate) use remote::Proof;
+pub(crate) use retry_after::retry_after;
 
 use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
@@ -94,7 +99,10 @@ impl Service {
         let mut is_own = true;
         for _ in 0..=target::MAX_REDIRECTS {
             is_own &= target::is_same_server(&service, &url);
-            let request = self.request(&url, headers.clone(), is_own).await?;
+            let request = http::Request::get(url.as_str());
+            let request = self
+                .request(request, headers.clone(), Bytes::new(), is_own)
+                .await?;
             let response = self.send(request, pending).await?;
             match target::redirect(&response)? {
                 None => return Ok(response),
@@ -106,11 +114,11 @@ impl Service {
 
     async fn request(
         &self,
-        url: &reqwest::Url,
+        mut request: http::request::Builder,
         headers: HeaderMap,
+        body: Bytes,
         is_own: bool,
     ) -> Result<reqwest::Request, ServiceError> {
-        let mut request = http::Request::get(url.as_str());
         if let Some(all) = request.headers_mut() {
             all.insert(http::header::USER_AGENT, user_agent());
             for (name, value) in &self.headers {
@@ -122,9 +130,12 @@ impl Service {
         }
         let (mut parts, ()) = request.body(()).map_err(ServiceError::new)?.into_parts();
         if is_own {
+            // For credentials that are a signature.
+            parts.extensions.insert(Body(body.clone()));
             self.authorize(&mut parts).await?;
+            parts.extensions.remove::<Body>();
         }
-        let request = http::Request::from_parts(parts, Vec::new());
+        let request = http::Request::from_parts(parts, body);
         reqwest::Request::try_from(request).map_err(ServiceError::new)
     }
 
@@ -174,6 +185,14 @@ impl Service {
         }
     }
 }
+
+/// What a request will send, beside its head.
+#[derive(Clone)]
+#[cfg_attr(
+    not(feature = "s3"),
+    expect(dead_code, reason = "only signatures read it")
+)]
+struct Body(Bytes);
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,7 +17,7 @@ use tracing::subscriber::{NoSubscriber, with_default};
 use super::credentials::{Credentials, CredentialsError, CredentialsFuture};
 use crate::config::{EnvPolicy, Lookedup, S3SigningConfig};
 
-/// `credentials.s3_signing`: requests without a body are signed with AWS Signature Version 4.
+/// `credentials.s3_signing`: requests and their bodies are signed with AWS Signature Version 4.
 ///
 /// All headers are signed but those that AWS's own clients leave out (`user-agent` and others that
 /// proxies change), and those that the HTTP client adds later.
@@ -79,7 +79,9 @@ impl Signer {
             let value = std::str::from_utf8(value.as_bytes()).map_err(unsignable)?;
             headers.push((name.as_str(), value));
         }
-        let (method, body) = (request.method.as_str(), SignableBody::empty());
+        let body = request.extensions.get::<super::Body>();
+        let body = body.map_or(SignableBody::empty(), |body| SignableBody::Bytes(&body.0));
+        let method = request.method.as_str();
         let signable = SignableRequest::new(method, uri, headers.into_iter(), body);
         let signed = sign(signable.map_err(unsignable)?, &parameters).map_err(unsignable)?;
         Ok(signed.into_parts().0)
@@ -370,6 +372,25 @@ mod tests {
             let authorization = authorization(&request);
             assert!(authorization.ends_with(signature), "{url} {authorization}");
         }
+    }
+
+    /// `post-x-www-form-urlencoded` of AWS's test suite for Signature Version 4.
+    #[test]
+    fn a_body_is_signed() {
+        let keys = keys("AKIDEXAMPLE", SUITE_SECRET, "us-east-1");
+        let mut request = get(
+            "https://example.amazonaws.com/",
+            &[("content-type", "application/x-www-form-urlencoded")],
+        );
+        request.method = http::Method::POST;
+        let body = super::super::Body(bytes::Bytes::from_static(b"Param1=value1"));
+        request.extensions.insert(body);
+        signer("service", SUITE_TIME, &keys)
+            .sign(&mut request)
+            .unwrap();
+        let signature = "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a";
+        let authorization = authorization(&request);
+        assert!(authorization.ends_with(signature), "{authorization}");
     }
 
     #[test]

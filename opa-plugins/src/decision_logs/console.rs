@@ -67,7 +67,8 @@ impl Console {
         }
     }
 
-    pub(super) fn record(&self, event: Event) {
+    /// Whether the event is taken.
+    pub(super) fn record(&self, event: Event) -> bool {
         self.counters.recorded.fetch_add(1, Ordering::Relaxed);
         let message = Message::Event(Box::new(event));
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
@@ -77,7 +78,9 @@ impl Console {
             if !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!("decision log: the console is too slow, events are dropped");
             }
+            return false;
         }
+        true
     }
 
     /// Waits until all that was recorded before is written.
@@ -354,10 +357,13 @@ mod tests {
         for (section, path) in [
             ("{console: true, service: s}", "decision_logs.service"),
             (
-                "{console: true, mask_decision: /a}",
-                "decision_logs.mask_decision",
+                "{console: true, nd_builtin_cache: true}",
+                "decision_logs.nd_builtin_cache",
             ),
-            ("{console: true, reporting: {}}", "decision_logs.reporting"),
+            (
+                "{console: true, reporting: {trigger: manual}}",
+                "decision_logs.reporting.trigger",
+            ),
             ("{}", "decision_logs"),
             ("{console: 1}", "decision_logs.console"),
         ] {
@@ -383,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_in_a_deferred_input_costs_only_its_event() {
+    async fn a_panic_in_a_deferred_input_costs_only_the_input() {
         let lines = Lines::default();
         let plugin = decision_logs().console_to(lines.clone());
         let counts = plugin.counts();
@@ -407,6 +413,7 @@ mod tests {
         let entry = opa_core::instance::LogEntry {
             input,
             requested_by: None,
+            ..opa_core::instance::LogEntry::default()
         };
         let _ = evaluated.conclude(Reason::Decided, None, entry);
         app.decide("a/b", Value::from(1)).await;
@@ -414,9 +421,11 @@ mod tests {
         let counts = counts();
         assert_eq!(
             (counts.recorded, counts.written, counts.encode_failed),
-            (2, 1, 1)
+            (2, 2, 0)
         );
-        assert_eq!(lines.take().len(), 1);
+        let lines = lines.take();
+        assert!(lines[0].contains("a panic ended the building of the input"));
+        assert_eq!(lines.len(), 2);
     }
 
     /// Blocks in its first write until it is let go.
@@ -437,6 +446,7 @@ mod tests {
         let (go, wait) = std::sync::mpsc::channel();
         let plugin = decision_logs().console_to(Stuck(wait));
         let counts = plugin.counts();
+        let app_counts = plugin.app_counts();
         let manager = Manager::builder()
             .config_yaml(CONSOLE)
             .in_memory([], Value::empty_object())
@@ -447,15 +457,18 @@ mod tests {
             .unwrap();
         let app = manager.app("shop").unwrap();
         app.ready(Duration::from_secs(10)).await.unwrap();
-        let decisions = (QUEUE + BATCH + 100) as u64;
+        let decisions = 4 * QUEUE as u64;
         for _ in 0..decisions {
             app.decide("a/b", Value::from(1)).await;
         }
-        assert!(counts().queue_full >= 100);
         drop(go);
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();
-        assert_eq!(counts.recorded, decisions);
-        assert_eq!(counts.written + counts.queue_full, decisions);
+        assert_eq!(counts.written + counts.queue_full, counts.recorded);
+        let (_, of_app) = app_counts()[0].clone();
+        assert_eq!(of_app.decided, decisions);
+        assert_eq!(of_app.delivered, counts.written);
+        assert_eq!(of_app.delivered + of_app.queue_full, decisions);
+        assert!(of_app.queue_full > 0);
     }
 }

@@ -1,13 +1,33 @@
 //! OPA's decision log: the `decision_logs` section of the configuration.
 //!
-//! `console: true` writes one JSON line for each decision, as OPA does: the members of the event,
-//! with `msg` "Decision Log" and `type` "openpolicyagent.org/decision_logs". Events are handed over
-//! without blocking; one thread for all apps encodes and writes them. The hand-over queue is
-//! bounded: an event that finds it full is dropped and [counted](DecisionLogs::counts).
+//! Events are handed over without blocking. One pipeline for all apps asks the policies on logs,
+//! encodes, and uploads chunks to the configured service, as OPA does (`service`, `resource`,
+//! `partition_name`, `reporting`); `console: true` writes one JSON line for each decision. What
+//! differs from OPA:
 //!
-//! The parts of which an upload consists are here for sinks of a program's own: the event as OPA
-//! uploads it ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),
-//! [chunks](chunk), the rate limit and the configuration. This version uploads nothing itself.
+//! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made the
+//!   decision. Where one fails, is stopped by its budget (a second, else that of decisions) or has
+//!   a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text of
+//!   its error, and `custom.withheld` tells why. OPA loses such an event.
+//! - The wait for an upload (`min_delay_seconds` to `max_delay_seconds`) starts with the first event
+//!   that waits. After an upload that failed it is tried again sooner, exponentially from 100 ms to
+//!   `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks keep their
+//!   order.
+//! - An upload may take a minute. To one service at most 16 apps upload at a time.
+//! - All apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
+//!   and each app 8,192 that wait to be encoded (its share of 65,536, if there are that many).
+//! - When an app goes, its events are uploaded at once, and given up after ten minutes; when the
+//!   manager shuts down, all that is left is, until its deadline.
+//!
+//! Every event is accounted for, by app: [`AppCounts`]. The console counts for itself
+//! ([`Counts`]): beside a service, what it loses is lost to it alone.
+//!
+//! `plugin`, `nd_builtin_cache` and `reporting.trigger: manual` are configuration errors in this
+//! version. Events wait in memory only.
+//!
+//! The parts are here for sinks of a program's own, too: the event as OPA uploads it
+//! ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),
+//! [chunks](chunk), the rate limit and the configuration.
 //!
 //! ```
 //! use opa_core::engine::Module;
@@ -44,14 +64,16 @@ mod encode;
 mod limiter;
 mod lines;
 pub mod mask;
+mod pipeline;
 
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opa_core::AppId;
 use opa_core::config::{Config, ConfigError, Section};
-use opa_core::plugin::{Attached, Event, Plugin, PluginFuture, Scope};
+use opa_core::plugin::{Attached, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
 pub use config::{BufferConfig, DecisionLogsConfig, ReportingConfig, Trigger};
@@ -61,25 +83,19 @@ pub use drop::is_dropped;
 pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
 pub use limiter::RateLimiter;
 pub use lines::Lines;
+pub use pipeline::AppCounts;
+use pipeline::Pipeline;
 
 /// The keys that OPA knows and this version does not act on.
-const UNSUPPORTED: [&str; 9] = [
-    "plugin",
-    "service",
-    "partition_name",
-    "resource",
-    "reporting",
-    "request_context",
-    "mask_decision",
-    "drop_decision",
-    "nd_builtin_cache",
-];
+const UNSUPPORTED: [&str; 2] = ["plugin", "nd_builtin_cache"];
 
 /// The plugin for the `decision_logs` section. See the [module docs](self).
 #[must_use]
 pub fn decision_logs() -> DecisionLogs {
+    let console = Arc::new(Console::new(Box::new(std::io::stderr())));
     DecisionLogs {
-        console: Arc::new(Console::new(Box::new(std::io::stderr()))),
+        pipeline: Pipeline::new(Arc::clone(&console)),
+        console,
         warned: Mutex::default(),
     }
 }
@@ -87,6 +103,7 @@ pub fn decision_logs() -> DecisionLogs {
 /// OPA's decision log. See the [module docs](self).
 pub struct DecisionLogs {
     console: Arc<Console>,
+    pipeline: Pipeline,
     /// What was warned about: the same configuration is read for every app.
     warned: Mutex<HashSet<String>>,
 }
@@ -96,17 +113,35 @@ impl DecisionLogs {
     #[must_use]
     pub fn console_to(mut self, writer: impl Write + Send + 'static) -> Self {
         self.console = Arc::new(Console::new(Box::new(writer)));
+        self.pipeline.set_console(Arc::clone(&self.console));
         self
     }
 
-    /// A reader of how many events were recorded, written and dropped.
-    pub fn counts(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
+    /// How many bytes of encoded events all apps together may hold for uploading. When they hold
+    /// more, whoever holds most gives up its oldest events, so that each app has a fair share.
+    /// Default: 256 MiB.
+    #[must_use]
+    pub fn buffer_bytes(self, bytes: usize) -> Self {
+        self.pipeline.set_max_bytes(bytes);
+        self
+    }
+
+    /// A reader of how many events were handed to the console, written and dropped there.
+    pub fn counts(&self) -> impl Fn() -> Counts + Send + Sync + use<> + 'static {
         let console = Arc::clone(&self.console);
         move || console.counts()
     }
 
-    /// Whether the section asks for the console.
-    fn read(&self, section: &Section, config: &Config) -> Result<bool, ConfigError> {
+    /// A reader of what became of the events of each app that had some, sorted by app. Apps that are
+    /// gone and have nothing left may be missing.
+    pub fn app_counts(
+        &self,
+    ) -> impl Fn() -> Vec<(AppId, AppCounts)> + Send + Sync + use<> + 'static {
+        let shared = self.pipeline.shared();
+        move || Pipeline::counts(&shared)
+    }
+
+    fn read(&self, section: &Section, config: &Config) -> Result<DecisionLogsConfig, ConfigError> {
         let services: Vec<_> = config.services.iter().map(|it| it.name.as_str()).collect();
         let plugins: Vec<_> = config.plugins.keys().map(String::as_str).collect();
         let mut warnings = Vec::new();
@@ -115,10 +150,13 @@ impl DecisionLogs {
         for key in UNSUPPORTED {
             reader.unsupported(key)?;
         }
-        if !read.is_some_and(|config| config.console) {
-            let text =
-                "uploading to a service is not supported by this version; set `console: true`";
-            return Err(reader.error(text));
+        let Some(read) = read else {
+            return Err(reader.error("there is no service and no console that events could go to"));
+        };
+        if read.reporting.trigger == Trigger::Manual
+            && let Some(mut reporting) = reader.object("reporting")?
+        {
+            reporting.unsupported("trigger")?;
         }
         for warning in warnings {
             let warning = warning.to_string();
@@ -126,7 +164,7 @@ impl DecisionLogs {
                 tracing::warn!(target: "opa::config", "{warning}");
             }
         }
-        Ok(true)
+        Ok(read)
     }
 }
 
@@ -139,16 +177,32 @@ impl Plugin for DecisionLogs {
         let Some(section) = &scope.config.decision_logs else {
             return Ok(Attached::default());
         };
-        if !self.read(section, scope.config)? {
-            return Ok(Attached::default());
+        let config = self.read(section, scope.config)?;
+        let client = config.service.as_deref();
+        let client = client.map(|name| scope.service(name)).transpose()?;
+        if let Some(client) = &client {
+            let checked = client.check_path(&config.resource);
+            checked.map_err(|error| section.error(format!("resource: {error}")))?;
         }
-        let console = Arc::clone(&self.console);
-        Ok(Attached::default().decisions(move |event: Event| console.record(event)))
+        let attached = Attached::default()
+            .log_policy(config.drop_decision.clone())
+            .log_policy(config.mask_decision.clone())
+            .request_headers(
+                config
+                    .request_headers
+                    .iter()
+                    .map(|name| name.as_str().into()),
+            );
+        let sink = self.pipeline.sink(scope.app, config, client);
+        let sink = sink.ok_or_else(|| section.error("decision logs need a Tokio runtime"))?;
+        Ok(attached.decisions(sink))
     }
 
     fn shutdown(&self, deadline: Duration) -> PluginFuture<'_> {
-        // The manager ends the wait at the deadline; what is written by then is counted.
-        let _ = deadline;
-        Box::pin(self.console.flush())
+        Box::pin(async move {
+            self.pipeline.shutdown(deadline).await;
+            // The manager ends the wait at the deadline; what is written by then is counted.
+            self.console.flush().await;
+        })
     }
 }

@@ -1,21 +1,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use http::{StatusCode, Version};
 
 use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
-use crate::service::Service;
+use crate::service::{Service, retry_after};
 
 /// The content type by which a server says that it waits for news (OPA, "Long Polling").
 const LONG_POLLING: &str = "application/vnd.openpolicyagent.bundles";
-
-/// The longest `Retry-After` that is honoured.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// OPA's HTTP bundle service.
 pub(crate) struct HttpSource {
@@ -106,25 +103,10 @@ fn headers(request: &Fetch) -> Result<HeaderMap, SourceError> {
 pub(super) fn refusal(response: &reqwest::Response) -> SourceError {
     let status = response.status();
     let text = status.canonical_reason().unwrap_or("an unknown status");
-    let retry_after = response.headers().get(RETRY_AFTER);
-    let retry_after = retry_after
-        .and_then(|value| retry_after_at(value.to_str().ok()?, SystemTime::now()))
-        .map(|delay| delay.min(MAX_RETRY_AFTER));
+    let retry_after = retry_after(response.headers());
     SourceError::new(format!("server replied with {text}"))
         .with_http_code(status.as_u16())
         .with_retry_after(retry_after)
-}
-
-/// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
-fn retry_after_at(value: &str, now: SystemTime) -> Option<Duration> {
-    let digits = value.trim();
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than fits is as long as can be.
-        let seconds = digits.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(now).unwrap_or_default())
 }
 
 /// The body of a response.
@@ -152,23 +134,6 @@ impl ByteStream for ResponseBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
-        assert_eq!(retry_after_at("120", now), Some(Duration::from_secs(120)));
-        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        assert_eq!(retry_after_at(date, now), Some(Duration::from_secs(7)));
-        assert_eq!(
-            retry_after_at(date, now + Duration::from_secs(100)),
-            Some(Duration::ZERO)
-        );
-        let more_than_fits = retry_after_at("99999999999999999999", now);
-        assert_eq!(more_than_fits, Some(Duration::from_secs(u64::MAX)));
-        for nonsense in ["soon", "-1", "+1", "2.5", ""] {
-            assert_eq!(retry_after_at(nonsense, now), None, "{nonsense}");
-        }
-    }
 
     #[test]
     fn only_who_has_a_bundle_waits_longer_for_another() {

@@ -15,7 +15,9 @@ use super::guards::Guarded;
 use super::rules::Rules;
 use super::screening::screen_all;
 use super::{fail_if_any, text};
-use crate::engine::{Bound, CompileError, CompileErrors, CompileOptions, ModuleSet, Policy};
+use crate::engine::{
+    Bound, CompileError, CompileErrors, CompileOptions, EntrypointPath, ModuleSet, Policy,
+};
 use crate::{Kind, Value};
 
 /// The stack of a thread that compiles: regorus walks what it has parsed by recursion.
@@ -97,6 +99,11 @@ impl Policy for RegorusPolicy {
 
     fn defines_system_log(&self) -> bool {
         self.0.rules.defines(&["system", "log"])
+    }
+
+    fn defines(&self, path: &EntrypointPath) -> bool {
+        let segments: Vec<_> = path.segments().collect();
+        self.0.rules.defines(&segments)
     }
 }
 

@@ -139,13 +139,7 @@ impl MaskRules {
 /// Removes from an event what a mask might have had to hide: input, result, `nd_builtin_cache`,
 /// and the text of its error. `custom.withheld` tells why; `why` must not have values of the event.
 pub fn withhold(event: &mut Event, why: &str) {
-    event.input = EventInput::Withheld;
-    event.result = None;
-    event.nd_builtin_cache = None;
-    if let Some(error) = &mut event.error {
-        error.message = "withheld".into();
-    }
-    event.custom.push(("withheld", Value::from(why)));
+    event.withhold(why);
 }
 
 /// One of the parts of an event that masks are about, while rules are applied to it.

@@ -1,0 +1,156 @@
+//! What became of every event of an app.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What became of an app's decisions: `decided` is always the sum of all the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AppCounts {
+    /// Events that were handed over.
+    pub decided: u64,
+    /// Events that the service took, or the console's writer where no service is configured.
+    pub delivered: u64,
+    /// Events that the drop policy dropped.
+    pub dropped_by_policy: u64,
+    /// Events dropped because too many waited to be encoded or written.
+    pub queue_full: u64,
+    /// Events above `max_decisions_per_second`.
+    pub rate_limited: u64,
+    /// Events dropped because the buffer, of the app or of the process, was full.
+    pub buffer_full: u64,
+    /// Events that could not be encoded, or are too large for an upload.
+    pub encoding_failed: u64,
+    /// Events that could not be delivered before the end: of the process, or of a closed app's
+    /// patience.
+    pub not_delivered: u64,
+    /// Events that wait.
+    pub buffered: u64,
+}
+
+impl AppCounts {
+    /// Events that are lost, for whatever reason but the drop policy.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.queue_full
+            + self.rate_limited
+            + self.buffer_full
+            + self.encoding_failed
+            + self.not_delivered
+    }
+}
+
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Delivered,
+    DroppedByPolicy,
+    QueueFull,
+    RateLimited,
+    BufferFull,
+    EncodingFailed,
+    NotDelivered,
+}
+
+/// What waits in the whole process.
+#[derive(Default)]
+pub(super) struct Totals {
+    buffered: AtomicU64,
+    /// Told when nothing waits any more.
+    pub(super) empty: Notify,
+}
+
+impl Totals {
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffered.load(Ordering::Acquire) == 0
+    }
+}
+
+/// The counters of one app.
+pub(super) struct Ledger {
+    counts: Mutex<AppCounts>,
+    totals: Arc<Totals>,
+}
+
+impl Ledger {
+    pub(super) fn new(totals: &Arc<Totals>) -> Self {
+        Self {
+            counts: Mutex::default(),
+            totals: Arc::clone(totals),
+        }
+    }
+
+    pub(super) fn counts(&self) -> AppCounts {
+        *self.counts.lock()
+    }
+
+    /// An event was handed over.
+    pub(super) fn take(&self) {
+        let mut counts = self.counts.lock();
+        counts.decided += 1;
+        counts.buffered += 1;
+        self.totals.buffered.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// So many events don't wait any more.
+    pub(super) fn settle(&self, fate: Fate, events: u64) {
+        let mut counts = self.counts.lock();
+        // After the end all is settled already.
+        let events = events.min(counts.buffered);
+        counts.buffered -= events;
+        *match fate {
+            Fate::Delivered => &mut counts.delivered,
+            Fate::DroppedByPolicy => &mut counts.dropped_by_policy,
+            Fate::QueueFull => &mut counts.queue_full,
+            Fate::RateLimited => &mut counts.rate_limited,
+            Fate::BufferFull => &mut counts.buffer_full,
+            Fate::EncodingFailed => &mut counts.encoding_failed,
+            Fate::NotDelivered => &mut counts.not_delivered,
+        } += events;
+        drop(counts);
+        if events > 0 && self.totals.buffered.fetch_sub(events, Ordering::AcqRel) == events {
+            self.totals.empty.notify_one();
+        }
+    }
+
+    /// Nothing is delivered any more.
+    pub(super) fn abandon(&self) {
+        self.settle(Fate::NotDelivered, u64::MAX);
+    }
+}
+
+/// Events on their way through code that might not come to its end.
+pub(super) struct Unsettled {
+    ledger: Arc<Ledger>,
+    events: u64,
+    otherwise: Fate,
+}
+
+impl Unsettled {
+    pub(super) fn new(ledger: &Arc<Ledger>, events: u64, otherwise: Fate) -> Self {
+        Self {
+            ledger: Arc::clone(ledger),
+            events,
+            otherwise,
+        }
+    }
+
+    pub(super) fn settle(&mut self, fate: Fate, events: u64) {
+        self.events = self.events.saturating_sub(events);
+        self.ledger.settle(fate, events);
+    }
+
+    /// So many events wait elsewhere.
+    pub(super) fn hand_on(&mut self, events: u64) {
+        self.events = self.events.saturating_sub(events);
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.ledger.settle(self.otherwise, self.events);
+    }
+}

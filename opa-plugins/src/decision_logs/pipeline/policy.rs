@@ -1,0 +1,103 @@
+//! The policies on logs, asked off the way of requests.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use opa_core::Value;
+use opa_core::engine::{Budget, EntrypointPath};
+use opa_core::plugin::{Event, EventInput, LogAnswer};
+
+use super::super::mask::{MaskError, MaskRules};
+use super::super::{is_dropped, to_value};
+
+/// How long a policy on logs may take for an event, waiting for a thread included. Its other
+/// bounds are those of decisions.
+const TIME: Duration = Duration::from_secs(1);
+
+/// An event that is to be logged, and what is left to be masked of it.
+pub(super) struct Kept {
+    event: Event,
+    mask: Option<Value>,
+}
+
+impl Kept {
+    /// The event as it may be shown. Takes its time.
+    pub(super) fn masked(self) -> Event {
+        let Self { mut event, mask } = self;
+        if let Some(answer) = mask {
+            let masked: Result<(), MaskError> =
+                MaskRules::from_answer(Some(&answer)).and_then(|rules| rules.apply(&mut event));
+            if let Err(error) = masked {
+                event.withhold(&error.to_string());
+            }
+        }
+        event
+    }
+}
+
+/// Asks the event's own policy whether it is to be dropped and what is to be masked. `None` when
+/// it is dropped. What can't be told is withheld.
+pub(super) async fn ask(
+    mut event: Event,
+    drop: &EntrypointPath,
+    mask: &EntrypointPath,
+) -> Option<Kept> {
+    let keep = |event| Some(Kept { event, mask: None });
+    if matches!(event.input, EventInput::Withheld) {
+        return keep(event);
+    }
+    build_input(&mut event);
+    let Some(policy) = event.policy.take() else {
+        if !matches!(event.input, EventInput::None) || event.result.is_some() {
+            event.withhold("there is no policy that could say what a log may show");
+        }
+        return keep(event);
+    };
+    let (drops, masks) = (policy.defines(drop), policy.defines(mask));
+    if !drops && !masks {
+        return keep(event);
+    }
+    let Some(document) = to_value(&event) else {
+        event.withhold("the event is too large for the policy on logs");
+        return keep(event);
+    };
+    let budget = Budget::default().time(TIME);
+    if drops {
+        match policy.evaluate(drop, document.clone(), budget).await {
+            LogAnswer::Value(answer) if is_dropped(Some(&answer)) => return None,
+            LogAnswer::Value(_) | LogAnswer::Undefined => {}
+            answer => {
+                event.withhold(&failed("drop", &answer));
+                return keep(event);
+            }
+        }
+    }
+    if masks {
+        match policy.evaluate(mask, document, budget).await {
+            LogAnswer::Value(mask) => {
+                let mask = Some(mask);
+                return Some(Kept { event, mask });
+            }
+            LogAnswer::Undefined => {}
+            answer => event.withhold(&failed("mask", &answer)),
+        }
+    }
+    keep(event)
+}
+
+/// A deferred input is a layer's code, which may panic.
+fn build_input(event: &mut Event) {
+    if let EventInput::Deferred(input) = &event.input {
+        match catch_unwind(AssertUnwindSafe(|| input.build())) {
+            Ok(built) => event.input = EventInput::Built(built),
+            Err(_) => event.withhold("a panic ended the building of the input"),
+        }
+    }
+}
+
+fn failed(which: &str, answer: &LogAnswer) -> String {
+    match answer {
+        LogAnswer::Failed(reason) => format!("the {which} policy failed: {}", reason.as_str()),
+        _ => format!("the {which} policy gave no answer"),
+    }
+}
