@@ -85,7 +85,9 @@ fn a_thousand_polling_apps_add_no_task_thread_or_connection_each() {
             app.ready(Duration::from_secs(60)).await.unwrap();
         }
         // Idle connections that the client keeps have a task each, however many apps there are.
-        let idle = 16;
+        // There can be a few more than downloads at a time: a download may begin before the last
+        // one has given its connection back.
+        let idle = 20;
         until_at_most(idle, "connections", || server.connections()).await;
         until_at_most(tasks_with_one + idle, "tasks", tasks).await;
         let (connections, threads) = (server.connections(), status_line("Threads:"));
