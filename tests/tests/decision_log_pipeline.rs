@@ -148,6 +148,40 @@ async fn under_faults_all_is_delivered_once_and_in_order() {
     }
 }
 
+/// Text that is hard to compress, and the same each time.
+fn noise(seed: usize) -> String {
+    let mut state = seed as u64 + 1;
+    let mut text = String::new();
+    for _ in 0..50 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        text += &format!("{:08x}", state >> 32);
+    }
+    text
+}
+
+#[tokio::test]
+async fn what_is_due_is_uploaded_whole() {
+    let sink = LogSink::start().await.unwrap();
+    // About one event fits in a chunk.
+    let reporting = "upload_size_limit_bytes: 800, min_delay_seconds: 2, max_delay_seconds: 2";
+    let (manager, app, counts) = start(&config(&sink, reporting), "a").await;
+    for number in 0..400 {
+        app.decide("a/b", Value::from(noise(number))).await;
+    }
+    let mut uploaded = 0;
+    let all = sink.wait(|post| {
+        let chunk = Value::from_json(&post.body).unwrap();
+        uploaded += chunk.as_array().unwrap().len();
+        (uploaded == 400).then_some(())
+    });
+    // Some chunks every two seconds would take twice as long.
+    tokio::time::timeout(LONG, all).await.unwrap().unwrap();
+    manager.shutdown(LONG).await;
+    assert_eq!(counts("shop").delivered, 400);
+}
+
 #[tokio::test]
 async fn what_does_not_fit_is_counted_and_the_newest_stays() {
     for limit in [

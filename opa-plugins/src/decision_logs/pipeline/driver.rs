@@ -211,6 +211,11 @@ impl Driver {
             entry.uploading = false;
             match turn {
                 Turn::Done => entry.failures = 0,
+                Turn::More => {
+                    entry.failures = 0;
+                    // Behind those who wait for the same service.
+                    self.request_upload(id, true);
+                }
                 Turn::Failed { retry_after } => {
                     entry.failures = entry.failures.saturating_add(1);
                     let delay = retry_delay(entry, *retry_after, self.draining);

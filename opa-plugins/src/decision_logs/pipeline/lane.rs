@@ -225,6 +225,11 @@ impl Lane {
         self.outbox.lock().has_chunk()
     }
 
+    /// Whether as much waits as makes a chunk.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.outbox.lock().has_backlog()
+    }
+
     /// Gives up all that waits for an upload.
     pub(super) fn abandon(&self) {
         self.change(|outbox| {

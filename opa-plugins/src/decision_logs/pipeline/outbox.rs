@@ -66,6 +66,11 @@ impl Outbox {
         !self.chunks.is_empty()
     }
 
+    /// Whether as much waits as makes a chunk.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.has_chunk() || self.text_bytes >= self.upload_size
+    }
+
     /// Takes an event at `now`, a time of a monotonic clock.
     pub(super) fn push(
         &mut self,

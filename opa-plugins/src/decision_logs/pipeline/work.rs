@@ -49,6 +49,8 @@ pub(super) async fn process(lane: Arc<Lane>) {
 pub(super) enum Turn {
     /// With a success, or nothing to do.
     Done,
+    /// With a success, and what was due is not all uploaded yet.
+    More,
     /// A chunk was not taken, and is the oldest again.
     Failed { retry_after: Option<Duration> },
 }
@@ -59,13 +61,17 @@ pub(super) async fn upload(lane: Arc<Lane>, gathers: bool) -> Turn {
     let _permit = lane.shared.uploads.acquire().await;
     for _ in 0..CHUNKS {
         let Some(chunk) = next(&lane, gathers).await else {
-            break;
+            return Turn::Done;
         };
         if let Err(retry_after) = upload_one(&lane, chunk).await {
             return Turn::Failed { retry_after };
         }
     }
-    Turn::Done
+    // Events that came meanwhile and make no chunk yet have time.
+    match gathers && lane.has_backlog() {
+        true => Turn::More,
+        false => Turn::Done,
+    }
 }
 
 async fn next(lane: &Arc<Lane>, gathers: bool) -> Option<Chunk> {
