@@ -152,20 +152,21 @@ impl Question {
             decision_id = %self.id,
             reason = ends.reason.as_str(),
         );
-        let snapshot = prepared.map(|(snapshot, _)| snapshot);
-        let unserved = match snapshot {
+        // Whoever was refused before the policy was asked may still have shown something.
+        let served = match prepared {
+            Some((snapshot, _)) => Some(Arc::clone(snapshot)),
+            None => instance.snapshot.load_full(),
+        };
+        let unserved = match served {
             Some(_) => None,
             None => instance.profile(),
         };
-        let profile = snapshot.map(|snapshot| &*snapshot.profile);
+        // The sinks of a configuration that is not served yet would ask for masks that this policy
+        // may not know.
+        let profile = served.as_ref().map(|served| &*served.profile);
         let profile = profile.or(unserved.as_deref());
         if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
             let event = self.event(&decision, profile, entry, ends.eval);
-            // Whoever was refused before the policy was asked may still have shown something.
-            let served = match snapshot {
-                Some(snapshot) => Some(Arc::clone(snapshot)),
-                None => instance.snapshot.load_full(),
-            };
             instance.emit(profile, served.as_ref(), event);
         }
         decision

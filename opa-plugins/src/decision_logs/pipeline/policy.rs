@@ -30,6 +30,11 @@ impl Kept {
             if let Err(error) = masked {
                 event.withhold(&error.to_string());
             }
+            // The text of an error can carry what was masked; OPA shows it.
+            let is_masked = !event.erased.is_empty() || !event.masked.is_empty();
+            if let Some(error) = event.error.as_mut().filter(|_| is_masked) {
+                error.message = "withheld".into();
+            }
         }
         event
     }
@@ -99,5 +104,37 @@ fn failed(which: &str, answer: &LogAnswer) -> String {
     match answer {
         LogAnswer::Failed(reason) => format!("the {which} policy failed: {}", reason.as_str()),
         _ => format!("the {which} policy gave no answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use opa_core::plugin::{EventError, Labels};
+    use opa_core::{AppId, Reason};
+
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_error_does_not_tell_what_was_masked() {
+        for (rule, message) in [
+            ("/input/password", "withheld"),
+            ("/input/other", "not a number: `s3cret`"),
+        ] {
+            let app = AppId::new("shop").unwrap();
+            let labels = Labels::new([]);
+            let now = SystemTime::UNIX_EPOCH;
+            let mut event = Event::new(app, labels, "1".into(), Reason::EvalError, now);
+            let password = (Value::from("password"), Value::from("s3cret"));
+            event.input = EventInput::Built(Value::object([password]));
+            event.error = Some(EventError {
+                code: "eval_error".into(),
+                message: "not a number: `s3cret`".into(),
+            });
+            let mask = Some(Value::array([Value::from(rule)]));
+            let masked = Kept { event, mask }.masked();
+            assert_eq!(&*masked.error.unwrap().message, message, "{rule}");
+        }
     }
 }
