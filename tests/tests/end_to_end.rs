@@ -293,6 +293,7 @@ async fn bundles_from_nginx_with_tls_and_client_certificates() {
     // Moved into place, so that nginx never serves half of it.
     let publish = async |bundle: Vec<u8>| {
         fs::write(at.join("part"), bundle).unwrap();
+        peers::renew(&at.join("part"));
         fs::rename(at.join("part"), root.join("bundles/authz.tar.gz")).unwrap();
     };
     follow(&opa, configuration, &variables, publish).await;

@@ -89,6 +89,7 @@ async fn serve_follows_bundles_by_opa_build_from_nginx() {
     let publish = |app: &str, revision: &str| {
         let built = folder.path().join("built.tar.gz");
         opa.build(&sources, &built, revision);
+        peers::renew(&built);
         fs::rename(built, root.join("bundles").join(format!("{app}.tar.gz"))).unwrap();
     };
     publish("shop", "r1");

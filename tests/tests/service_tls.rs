@@ -52,6 +52,7 @@ impl Control {
         let bundle = BundleWriter::new().data("", &data).unwrap();
         let part = self.path().join("part");
         fs::write(&part, bundle.to_vec().unwrap()).unwrap();
+        peers::renew(&part);
         fs::rename(part, self.path().join("root/app")).unwrap();
     }
 

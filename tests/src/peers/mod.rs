@@ -28,7 +28,7 @@ pub use docker_registry::{DockerRegistry, PASSWORD, RunningRegistry, USER};
 pub use envoy::{Envoy, RunningEnvoy};
 pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
 pub use moto::Moto;
-pub use nginx::{Nginx, RunningNginx};
+pub use nginx::{Nginx, RunningNginx, renew};
 pub use opa::{Opa, RunningOpa};
 pub use oras::Oras;
 pub use process::{Process, StartError};

@@ -1,8 +1,11 @@
 //! nginx as a static bundle server: strong ETags, 304, ranges.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use super::ports::Port;
 use super::process::{self, Process, StartError};
@@ -132,4 +135,14 @@ http {{
 }}
 "#
     )
+}
+
+/// Gives a file that is about to be published a time of modification that no other one has: nginx
+/// makes its etags of sizes and of times in seconds, and two bundles can have the same of both.
+pub fn renew(file: &Path) {
+    static SECONDS: AtomicU64 = AtomicU64::new(1_000_000_000);
+    let seconds = SECONDS.fetch_add(1, Ordering::Relaxed);
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let file = File::options().write(true).open(file).expect("a file");
+    file.set_modified(modified).expect("its time can be set");
 }

@@ -54,6 +54,7 @@ impl Control {
     fn publish(&self, app: &str, version: &str) {
         let part = self.folder.path().join("part");
         fs::write(&part, bundle(version)).unwrap();
+        peers::renew(&part);
         fs::rename(part, self.folder.path().join("root").join(app)).unwrap();
     }
 
