@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::task::JoinError;
 
 use super::super::chunk::Chunk;
 use super::lane::Lane;
@@ -60,8 +61,14 @@ pub(super) async fn upload(lane: Arc<Lane>, gathers: bool) -> Turn {
     // The semaphore is never closed.
     let _permit = lane.shared.uploads.acquire().await;
     for _ in 0..CHUNKS {
-        let Some(chunk) = next(&lane, gathers).await else {
-            return Turn::Done;
+        let chunk = match next(&lane, gathers).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Turn::Done,
+            Err(error) => {
+                // As after a refusal there is a pause: it may fail again.
+                tracing::error!(app = %lane.app, %error, "decision log: no chunk was made");
+                return Turn::Failed { retry_after: None };
+            }
         };
         if let Err(retry_after) = upload_one(&lane, chunk).await {
             return Turn::Failed { retry_after };
@@ -74,7 +81,7 @@ pub(super) async fn upload(lane: Arc<Lane>, gathers: bool) -> Turn {
     }
 }
 
-async fn next(lane: &Arc<Lane>, gathers: bool) -> Option<Chunk> {
+async fn next(lane: &Arc<Lane>, gathers: bool) -> Result<Option<Chunk>, JoinError> {
     let lane = Arc::clone(lane);
     let take = move || {
         let mut compressor = lane.shared.compressor();
@@ -82,7 +89,7 @@ async fn next(lane: &Arc<Lane>, gathers: bool) -> Option<Chunk> {
         lane.shared.give_back(compressor);
         chunk
     };
-    tokio::task::spawn_blocking(take).await.ok().flatten()
+    tokio::task::spawn_blocking(take).await
 }
 
 async fn upload_one(lane: &Arc<Lane>, mut chunk: Chunk) -> Result<(), Option<Duration>> {
