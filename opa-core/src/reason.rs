@@ -50,11 +50,13 @@ pub enum Reason {
     TooManyHeaders,
     /// The request has a body that the policy was not shown.
     BodyUnseen,
+    /// The decision can't be logged as the configuration wants it to be.
+    LogUnavailable,
 }
 
 impl Reason {
     /// All reasons, in the order of their index.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Decided,
         Self::Allowed,
         Self::Denied,
@@ -78,6 +80,7 @@ impl Reason {
         Self::MalformedRequest,
         Self::TooManyHeaders,
         Self::BodyUnseen,
+        Self::LogUnavailable,
     ];
 
     /// The name in logs, metrics, spans and status: lower case with underscores.
@@ -107,6 +110,7 @@ impl Reason {
             Self::MalformedRequest => "malformed_request",
             Self::TooManyHeaders => "too_many_headers",
             Self::BodyUnseen => "body_unseen",
+            Self::LogUnavailable => "log_unavailable",
         }
     }
 

@@ -280,21 +280,17 @@ impl Blueprint {
             ("decision_logs", &config.decision_logs),
             ("status", &config.status),
         ];
-        let top_level = top_level
-            .into_iter()
-            .filter_map(|(name, section)| Some((name, section.as_ref()?)));
-        let others = config
-            .plugins
-            .iter()
-            .map(|(name, section)| (name.as_str(), section));
-        for (name, section) in top_level.chain(others) {
-            if !self
-                .parts
-                .given
-                .plugins
-                .iter()
-                .any(|plugin| plugin.name() == name)
+        let plugins = &self.parts.given.plugins;
+        for (name, section) in top_level {
+            if let Some(section) = section
+                && !plugins.iter().any(|plugin| plugin.name() == name)
             {
+                return Err(section.not_registered(name));
+            }
+        }
+        for (name, section) in &config.plugins {
+            let reads = |plugin: &Arc<dyn Plugin>| plugin.name() == name || plugin.claims(name);
+            if !plugins.iter().any(reads) {
                 return Err(section.not_registered(name));
             }
         }

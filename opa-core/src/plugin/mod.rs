@@ -45,7 +45,7 @@ pub use event::{
 };
 pub(crate) use log_policy::Asked;
 pub use log_policy::{LogAnswer, LogPolicy, LogPolicyFuture};
-pub use sink::{DecisionSink, StatusSink};
+pub use sink::{Admission, AdmissionFuture, DecisionSink, StatusSink};
 pub use status::{BundleError, BundleStatus, InstanceStatus, State};
 
 use crate::AppId;
@@ -62,6 +62,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// The name under which configuration refers to it: a section of that name at the top level
     /// for `decision_logs` and `status`, `plugins.<name>` for every other.
     fn name(&self) -> &str;
+
+    /// Whether it reads `plugins.<section>`, beside the section of its [name](Self::name). Default: no.
+    fn claims(&self, section: &str) -> bool {
+        let _ = section;
+        false
+    }
 
     /// Called for every instance when its configuration is known. Must not block.
     ///

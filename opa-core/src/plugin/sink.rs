@@ -1,4 +1,6 @@
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::{Event, InstanceStatus};
@@ -17,6 +19,43 @@ pub trait DecisionSink: Send + Sync + 'static {
     /// input and result then, and with [`EventInput::Withheld`](super::EventInput::Withheld).
     fn asks_policy(&self) -> bool {
         false
+    }
+
+    /// Whether decisions may be made at all. Asked before each of them, so it must be cheap. While
+    /// it is not, they are refused as [`LogUnavailable`](crate::Reason::LogUnavailable). Default:
+    /// yes.
+    fn is_available(&self) -> bool {
+        true
+    }
+
+    /// As [`record`](Self::record), and tells when the decision may take effect. Default: at once.
+    fn admit(&self, event: Event) -> Admission {
+        self.record(event);
+        Admission::Admitted
+    }
+}
+
+/// Whether a decision may take effect, as far as its log is concerned.
+#[non_exhaustive]
+pub enum Admission {
+    /// It may.
+    Admitted,
+    /// It may not: it is refused as [`LogUnavailable`](crate::Reason::LogUnavailable).
+    Refused,
+    /// The future tells. When it is dropped before, the event may be in the log or not.
+    Waits(AdmissionFuture),
+}
+
+/// Tells whether a decision may take effect.
+pub type AdmissionFuture = Pin<Box<dyn Future<Output = bool> + Send + 'static>>;
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admitted => "Admitted",
+            Self::Refused => "Refused",
+            Self::Waits(_) => "Waits",
+        })
     }
 }
 

@@ -64,6 +64,7 @@ mod encode;
 mod limiter;
 mod lines;
 pub mod mask;
+pub mod output;
 mod pipeline;
 
 use std::collections::HashSet;

@@ -7,7 +7,7 @@
 //! | `unknown_app` | 404, or what the extractor's [`Rejection`](crate::app::Rejection) says | |
 //! | `body_unseen` | 415 | |
 //! | `too_many_headers` | 431 | |
-//! | `not_ready`, `stale`, `overloaded`, `closed` | 503 | `Retry-After: 1` |
+//! | `not_ready`, `stale`, `overloaded`, `closed`, `log_unavailable` | 503 | `Retry-After: 1` |
 //! | every other: `undefined`, `invalid_decision`, `eval_error`, `engine_panic`, the budgets, `io_rounds`, `invalid_entrypoint`, … | 500 | |
 //!
 //! A fault's body is empty: what went wrong is in the decision log, not with the client. A
@@ -65,7 +65,11 @@ pub fn status_of(reason: Reason) -> StatusCode {
 fn is_passing(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::NotReady | Reason::Stale | Reason::Overloaded | Reason::Closed
+        Reason::NotReady
+            | Reason::Stale
+            | Reason::Overloaded
+            | Reason::Closed
+            | Reason::LogUnavailable
     )
 }
 

@@ -1,0 +1,146 @@
+//! Where the events of the log go, beside OPA's own upload and console: the trait that a sink
+//! implements.
+//!
+//! An [`OutputType`] is registered under a name with
+//! [`DecisionLogs::output_type`](super::DecisionLogs::output_type), and opens an [`Output`] for
+//! each configuration that asks for it. The pipeline does the rest: masks, buffers, batches, retries in
+//! order, and accounts for every event.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use opa_core::AppId;
+use opa_core::config::{ConfigError, Section};
+use opa_core::plugin::{Labels, Scope};
+
+/// A boxed future of an [`Output`].
+pub type OutputFuture<'a> = Pin<Box<dyn Future<Output = Result<(), OutputError>> + Send + 'a>>;
+
+/// Where the events of one app go.
+pub trait Output: Send + Sync + 'static {
+    /// Delivers the whole batch. After an error the whole batch is delivered again, before any later
+    /// one of the app; so a receiver may see an event twice, with the same decision id.
+    ///
+    /// It is dropped when it takes longer than a minute.
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> OutputFuture<'a>;
+}
+
+impl fmt::Debug for dyn Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<output>")
+    }
+}
+
+/// Makes the outputs of one type.
+///
+/// Closures of two arguments are output types.
+pub trait OutputType: Send + Sync + 'static {
+    /// The output that `section` asks for. Called for every app; what apps can share, such as
+    /// connections, is shared by the type. Must not block.
+    ///
+    /// # Errors
+    /// What is wrong in the section, with its place.
+    fn open(&self, section: &Section, scope: &Scope<'_>) -> Result<Arc<dyn Output>, ConfigError>;
+}
+
+impl<F> OutputType for F
+where
+    F: Fn(&Section, &Scope<'_>) -> Result<Arc<dyn Output>, ConfigError> + Send + Sync + 'static,
+{
+    fn open(&self, section: &Section, scope: &Scope<'_>) -> Result<Arc<dyn Output>, ConfigError> {
+        self(section, scope)
+    }
+}
+
+impl fmt::Debug for dyn OutputType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<output type>")
+    }
+}
+
+/// Events of one app, oldest first.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Batch {
+    /// The app.
+    pub app: AppId,
+    /// Its labels, as far as they are known: those of events that a process before this one logged
+    /// are in their text alone.
+    pub labels: Option<Labels>,
+    /// The events; never empty.
+    pub events: Vec<LoggedEvent>,
+}
+
+impl Batch {
+    /// A batch.
+    #[must_use]
+    pub fn new(app: AppId, labels: Option<Labels>, events: Vec<LoggedEvent>) -> Self {
+        Self {
+            app,
+            labels,
+            events,
+        }
+    }
+}
+
+/// An event as it may be shown: masked and encoded.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoggedEvent {
+    /// The decision's id.
+    pub decision_id: Arc<str>,
+    /// When the decision was asked for.
+    pub timestamp: SystemTime,
+    /// The event as OPA uploads it: one JSON object, without a line break.
+    pub json: Bytes,
+}
+
+impl LoggedEvent {
+    /// An event.
+    #[must_use]
+    pub fn new(decision_id: Arc<str>, timestamp: SystemTime, json: Bytes) -> Self {
+        Self {
+            decision_id,
+            timestamp,
+            json,
+        }
+    }
+}
+
+/// Why a batch was not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutputError {
+    /// In words, without secrets.
+    pub message: String,
+    /// The receiver's answer, if it speaks HTTP.
+    pub http_code: Option<u16>,
+    /// When the receiver wants to be asked again.
+    pub retry_after: Option<Duration>,
+    /// Whether trying again is of no use: the batch is given up.
+    pub is_permanent: bool,
+}
+
+impl OutputError {
+    /// An error after which the batch is delivered again.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            http_code: None,
+            retry_after: None,
+            is_permanent: false,
+        }
+    }
+}
+
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for OutputError {}
