@@ -121,6 +121,7 @@ mod future;
 mod judge;
 mod layer;
 mod peer;
+mod ruling;
 mod service;
 mod settings;
 

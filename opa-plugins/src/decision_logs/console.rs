@@ -415,7 +415,7 @@ mod tests {
             requested_by: None,
             ..opa_core::instance::LogEntry::default()
         };
-        let _ = evaluated.conclude(Reason::Decided, None, entry);
+        evaluated.conclude(Reason::Decided, None, entry).await;
         app.decide("a/b", Value::from(1)).await;
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();
