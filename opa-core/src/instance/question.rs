@@ -319,7 +319,8 @@ impl Prepared {
     }
 
     /// Ends the question without asking the policy, but lets the request pass: it would be refused
-    /// for `refused` if this were no [dry-run](Self::is_dry_run).
+    /// for `refused` if this were no [dry-run](Self::is_dry_run). It doesn't pass when its event
+    /// can't be logged: only the final decision tells.
     pub fn pass_in_dry_run(self, refused: Reason, message: &str, entry: LogEntry) -> Concluded {
         self.end(Reason::DryRun, refused, message, entry)
     }

@@ -8,7 +8,32 @@ use super::{Event, InstanceStatus};
 
 /// Where the events of one instance go.
 ///
-/// Closures of one argument are sinks.
+/// Closures of one argument are sinks. One that must not lose a decision holds it until its event is
+/// safe:
+///
+/// ```
+/// use opa_core::plugin::{Admission, DecisionSink, Event};
+/// use tokio::sync::{mpsc, oneshot};
+///
+/// /// Hands events to a task that writes them down, and answers then.
+/// struct Journal(mpsc::Sender<(Event, oneshot::Sender<()>)>);
+///
+/// impl DecisionSink for Journal {
+///     fn record(&self, event: Event) {
+///         drop(self.admit(event));
+///     }
+///     fn is_available(&self) -> bool {
+///         !self.0.is_closed()
+///     }
+///     fn admit(&self, event: Event) -> Admission {
+///         let (written, is_written) = oneshot::channel();
+///         match self.0.try_send((event, written)) {
+///             Ok(()) => Admission::Waits(Box::pin(async { is_written.await.is_ok() })),
+///             Err(_) => Admission::Refused,
+///         }
+///     }
+/// }
+/// ```
 pub trait DecisionSink: Send + Sync + 'static {
     /// Takes an event over. Called on the way of a request, when the decision is made: it must
     /// not block, and must leave encoding and delivery to somebody else.
