@@ -302,16 +302,28 @@ async fn a_dropped_wait_is_a_cancelled_decision_and_no_call() {
 
 #[tokio::test]
 async fn the_place_of_the_inner_service_is_kept_for_an_allow_alone() {
-    for (answer, kept) in [("true", true), ("false", false), ("1", false)] {
+    let answers = [("true", true), ("false", false), ("1", false)];
+    for ((answer, kept), pooled) in answers.map(|case| [(case, false), (case, true)]).concat() {
         let log = Holding::new("log", None);
-        let (_manager, app) = held(Scripted::answering(answer), false, [&log]).await;
+        let (mut engine, gate) = Scripted::gated();
+        if pooled {
+            gate.answer(answer);
+        } else {
+            engine = Scripted::answering(answer);
+        }
+        let (_manager, app) = held(engine, false, [&log]).await;
         let (inner, mut handle) = mock::pair::<Inner, Response<Full<Bytes>>>();
         let limited = ConcurrencyLimit::new(inner, 1);
         let mut service = mock::Spawn::new(OpaLayer::new(app).layer(limited));
         assert_ready_ok!(service.poll_ready());
         let mut response = task::spawn(service.call(get("/")));
+        while log.reasons().is_empty() {
+            assert_pending!(response.poll());
+            tokio::task::yield_now().await;
+        }
         assert_pending!(response.poll());
-        assert_eq!(service.poll_ready().is_pending(), kept, "{answer}");
+        let shown = format!("{answer}, on the pool: {pooled}");
+        assert_eq!(service.poll_ready().is_pending(), kept, "{shown}");
         // Dropped, it gives the place back.
         drop(response);
         assert_ready_ok!(service.poll_ready());
