@@ -254,7 +254,7 @@ impl Lane {
         let (maker, kind) = (Arc::clone(&shared.maker), self.kind);
         // The system's authorities may have to be read.
         let making = tokio::task::spawn_blocking(move || {
-            let client = maker.client(kind, own.map(|own| own.identity.clone()))?;
+            let client = maker.client(kind, own.as_ref().map(|own| &own.identity))?;
             let before = active.as_ref().map(|before| Arc::downgrade(&before.uses));
             let made = Active::new(client, digest, before.unwrap_or_default());
             Ok(active.insert(made).answer())

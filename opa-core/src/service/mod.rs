@@ -3,9 +3,9 @@
 //! Clients, and so connections, are shared by all apps whose services have the same TLS settings
 //! and client certificate; what differs by app (headers, other credentials) is added to each
 //! request. They are made anew, with the name looked up again, after about ten minutes, and after
-//! errors for the server that they come from alone. TLS sessions are resumed, and a server's
-//! certificate is not looked at again with them: that it has expired may go unnoticed until its
-//! connections are made anew. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`,
+//! errors for the server that they come from alone. As in OPA, TLS sessions are not resumed: a
+//! server's certificate is checked with each new connection, and one that has expired or was replaced
+//! ends none that is open. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`,
 //! `NO_PROXY`), for other hosts than this one.
 //!
 //! Redirects are followed, ten at most. Credentials are for the service's own scheme, host and port:
@@ -23,6 +23,7 @@ mod retry_after;
 #[cfg(feature = "s3")]
 mod sigv4;
 mod target;
+mod tls;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
