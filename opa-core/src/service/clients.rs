@@ -31,7 +31,7 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// How many bytes a server may send ahead. All bodies of a connection fit into its window: those
 /// that wait for room must not stop the one that has it.
 const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW * super::lanes::PER_LANE;
+const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW * super::long_polls::PER_LANE;
 
 /// The HTTP clients of a manager: one for each distinct identity, however many apps use it. One
 /// that no app uses any more goes.
