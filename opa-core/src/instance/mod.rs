@@ -42,6 +42,7 @@ mod reconfigure;
 mod shared;
 mod snapshot;
 mod ticket;
+mod traced;
 
 pub use counters::DecisionCounts;
 pub use decide::Decide;
@@ -60,3 +61,4 @@ pub(crate) use reconfigure::Configured;
 pub(crate) use shared::Shared;
 pub(crate) use snapshot::{Profile, Snapshot};
 pub(crate) use ticket::Ticket;
+pub(crate) use traced::Tracing;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::decision::Inner;
+use super::traced::Traced;
 use super::{App, Decision, Evaluation, Profile, Snapshot};
 use crate::engine::{Entrypoint, EntrypointPath, EvalContext, InputPaths, Memo, Run, Task};
 use crate::plugin::{BundleRevision, Event, EventError, EventInput, Labels, RequestHeader};
@@ -23,6 +24,7 @@ pub struct Question {
     /// By the injected clock.
     started: Duration,
     concluded: bool,
+    pub(super) traced: Traced,
 }
 
 /// What only the asker knows of a decision, for its event.
@@ -51,8 +53,10 @@ impl App {
     pub fn ask(&self) -> Question {
         let clock = &self.instance.shared.clock;
         self.instance.counters.ask();
+        let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
         Question {
-            id: uuid::Uuid::new_v4().to_string().into(),
+            traced: self.instance.shared.tracing.start(&self.instance.id, &id),
+            id,
             timestamp: clock.wall(),
             started: clock.monotonic(),
             app: self.clone(),
@@ -146,12 +150,6 @@ impl Question {
             error: ends.error,
         }));
         instance.counters.count(ends.reason);
-        tracing::debug!(
-            target: "opa::decision",
-            app = %instance.id,
-            decision_id = %self.id,
-            reason = ends.reason.as_str(),
-        );
         // Whoever was refused before the policy was asked may still have shown something.
         let served = match prepared {
             Some((snapshot, _)) => Some(Arc::clone(snapshot)),
@@ -165,6 +163,8 @@ impl Question {
         // may not know.
         let profile = served.as_ref().map(|served| &*served.profile);
         let profile = profile.or(unserved.as_deref());
+        let labels = profile.map(|profile| &profile.labels);
+        self.traced.end(&decision, labels, &instance.shared.tracing);
         if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
             let event = self.event(&decision, profile, entry, ends.eval);
             instance.emit(profile, served.as_ref(), event);
@@ -198,6 +198,7 @@ impl Question {
         event.request_headers = entry.request_headers;
         event.input = entry.input;
         event.result = made.result.clone();
+        (event.trace_id, event.span_id) = self.traced.ids();
         event
     }
 }
@@ -206,6 +207,7 @@ impl Drop for Question {
     fn drop(&mut self) {
         if !self.concluded {
             self.app.instance.counters.count(Reason::Cancelled);
+            self.traced.cancel();
         }
     }
 }
@@ -332,6 +334,11 @@ impl Prepared {
             input,
             owner: Arc::clone(&self.snapshot) as _,
         };
-        Evaluation::new(self, Run::start(task, Box::new(ctx)))
+        let run = self
+            .question
+            .traced
+            .span
+            .in_scope(|| Run::start(task, Box::new(ctx)));
+        Evaluation::new(self, run)
     }
 }

@@ -23,6 +23,7 @@ mod retry_after;
 #[cfg(feature = "s3")]
 mod sigv4;
 mod target;
+mod traced;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Instrument;
 
 pub use client::{PostError, Posted, ServiceClient};
 pub(crate) use clients::Clients;
@@ -42,8 +44,9 @@ use lanes::Peer;
 pub(crate) use remote::Proof;
 pub(crate) use retry_after::retry_after;
 
-use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
+use crate::trace::{TraceContext, safe_url};
+use crate::{AppId, OPA_VERSION};
 
 /// How long credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,6 +59,9 @@ pub(crate) struct Service {
     header_timeout: Option<Duration>,
     credentials: Arc<dyn Credentials>,
     peer: Arc<Peer>,
+    trace: Option<Arc<dyn TraceContext>>,
+    /// Whose requests they are, if one app's alone.
+    app: Option<AppId>,
 }
 
 impl Service {
@@ -74,7 +80,20 @@ impl Service {
             header_timeout: config.response_header_timeout,
             credentials: credentials::from_config(&config.credentials, registry)?,
             peer: clients.peer(config)?,
+            trace: None,
+            app: None,
         })
+    }
+
+    /// Its requests tell of the current trace as `trace` does.
+    pub(crate) fn trace(self, trace: Option<Arc<dyn TraceContext>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Its requests are those of `app` alone.
+    pub(crate) fn of_app(self, app: &AppId) -> Self {
+        let app = Some(app.clone());
+        Self { app, ..self }
     }
 
     /// The URL of the configuration.
@@ -136,10 +155,23 @@ impl Service {
             parts.extensions.remove::<Body>();
         }
         let request = http::Request::from_parts(parts, body);
-        reqwest::Request::try_from(request).map_err(ServiceError::new)
+        let request = reqwest::Request::try_from(request);
+        request.map_err(|error| ServiceError::new(error.without_url()))
     }
 
     async fn send(
+        &self,
+        mut request: reqwest::Request,
+        pending: Duration,
+    ) -> Result<reqwest::Response, ServiceError> {
+        let span = self.traced(&mut request);
+        let exchange = self.exchange(request, pending).instrument(span.clone());
+        let ended = exchange.await;
+        traced::record(&span, &ended);
+        ended
+    }
+
+    async fn exchange(
         &self,
         request: reqwest::Request,
         pending: Duration,
@@ -198,7 +230,7 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("name", &self.name)
-            .field("url", &self.url)
+            .field("url", &safe_url(&self.url))
             .finish()
     }
 }
