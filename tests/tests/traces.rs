@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::Value;
 use tests::bundle_server::{Answer, BundleServer};
+use tests::certificates::Authority;
 use tests::http_client;
-use tests::log_sink::LogSink;
+use tests::log_sink::{self, LogSink};
 use tests::peers::{self, RunningCollector};
 use tests::serve::Serve;
 
@@ -375,4 +376,74 @@ async fn a_collector_that_is_away_costs_the_traces_only() {
         assert!(lost, "{protocol}: {output}");
         assert!(!output.contains(CANARY), "{protocol}: {output}");
     }
+}
+
+/// By the system's authorities, as which those of a file may count.
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_go_over_tls() {
+    let Some(collector) = peers::collector() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("collector authority");
+    authority.issue_into(folder.path(), "server", "collector");
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let collector = collector.start_tls(&file("server.pem"), &file("server.key"));
+    let collector = collector.await;
+    for (protocol, address) in [
+        ("http/protobuf", collector.http()),
+        ("grpc", collector.grpc()),
+    ] {
+        let world = World::start().await;
+        let endpoint = format!("https://{address}");
+        let environment = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_SERVICE_NAME", protocol),
+            ("SSL_CERT_FILE", ca.to_str().unwrap()),
+        ];
+        let mut serve = Serve::start_in(&environment, &world.configuration(), &[]).await;
+        serve.ready().await;
+        assert!(serve.process().interrupt().await.unwrap().success());
+        let output = output(&mut serve);
+        let spans = spans(&collector);
+        let arrived = spans
+            .iter()
+            .any(|it| it.resource["service.name"] == protocol);
+        assert!(arrived, "{protocol}: {output}");
+    }
+}
+
+/// A collector that takes connections and never answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_does_not_hold_the_end() {
+    let world = World::start().await;
+    let hanging = LogSink::start().await.unwrap();
+    hanging.script([], log_sink::Answer::Hang);
+    let endpoint = hanging.url();
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+        // Only the end's own deadline counts.
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "600000"),
+    ];
+    let mut serve = Serve::start_in(&environment, &world.configuration(), &[]).await;
+    serve.ready().await;
+    assert!(serve.process().interrupt().await.unwrap().success());
+    let output = output(&mut serve);
+    assert!(output.contains("traces may be lost"), "{output}");
+}
+
+#[tokio::test]
+async fn a_variable_that_would_be_ignored_is_refused() {
+    let world = World::start().await;
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+    ];
+    let refused = Serve::try_start_in(&environment, &world.configuration()).await;
+    let error = refused.err().unwrap().to_string();
+    let wanted = "OTEL_EXPORTER_OTLP_PROTOCOL: expected `http/protobuf` or `grpc`";
+    assert!(error.contains(wanted), "{error}");
 }
