@@ -390,8 +390,8 @@ async fn traces_go_over_tls() {
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
     let file = |name: &str| folder.path().join(name);
-    let collector = collector.start_tls(&file("server.pem"), &file("server.key"));
-    let collector = collector.await;
+    let (certificate, key) = (file("server.pem"), file("server.key"));
+    let collector = collector.start_tls(&certificate, &key).await;
     for (protocol, address) in [
         ("http/protobuf", collector.http()),
         ("grpc", collector.grpc()),

@@ -242,7 +242,6 @@ mod tests {
     /// `cargo test --release -p opa-core --lib told_to_nobody -- --ignored --nocapture`.
     #[test]
     #[ignore = "it prints and asserts nothing"]
-    #[expect(clippy::print_stdout, reason = "a measurement is printed")]
     fn what_is_told_to_nobody_costs() {
         const TIMES: u32 = 10_000_000;
         let (decision, labels) = (decision(Reason::Allowed, None), labels());
