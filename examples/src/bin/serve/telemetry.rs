@@ -21,7 +21,8 @@ use std::time::Duration;
 use opentelemetry::global;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Level;
@@ -157,7 +158,11 @@ impl Settings {
 
     fn provider(&self) -> Result<SdkTracerProvider, EnvError> {
         let exporter = match self.protocol {
-            Protocol::Grpc => SpanExporter::builder().with_tonic().build(),
+            // For `https` alone. Left to itself it trusts no authority.
+            Protocol::Grpc => SpanExporter::builder()
+                .with_tonic()
+                .with_tls_config(ClientTlsConfig::new().with_enabled_roots())
+                .build(),
             protocol => SpanExporter::builder()
                 .with_http()
                 .with_protocol(protocol)
