@@ -2,6 +2,10 @@
 //!
 //! - [`decision_logs`](decision_logs()): OPA's decision log, uploaded to a service or written to the console.
 //! - [`status`]: the JSON of OPA's status. This version sends it nowhere.
+#![cfg_attr(
+    feature = "opentelemetry",
+    doc = "- [`opentelemetry`](opentelemetry()): decisions, downloads and uploads in the traces of OpenTelemetry."
+)]
 //!
 //! ```
 //! use opa_core::Manager;
@@ -19,6 +23,10 @@
 
 pub mod decision_logs;
 mod json;
+#[cfg(feature = "opentelemetry")]
+pub mod opentelemetry;
 pub mod status;
 
 pub use decision_logs::decision_logs;
+#[cfg(feature = "opentelemetry")]
+pub use opentelemetry::opentelemetry;

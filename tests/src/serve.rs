@@ -59,6 +59,22 @@ impl Serve {
         Self::attempt(&[], configuration, arguments).await
     }
 
+    /// As [`start_in`](Serve::start_in), for an environment that may be refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_start`](Serve::try_start).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_start`](Serve::try_start).
+    pub async fn try_start_in(
+        environment: &[(&str, &str)],
+        configuration: &str,
+    ) -> Result<Serve, StartError> {
+        Self::attempt(environment, configuration, &[]).await
+    }
+
     async fn attempt(
         environment: &[(&str, &str)],
         configuration: &str,

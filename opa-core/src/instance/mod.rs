@@ -51,6 +51,7 @@ mod reconfigure;
 mod shared;
 mod snapshot;
 mod ticket;
+mod traced;
 
 pub use concluded::Concluded;
 pub use counters::DecisionCounts;
@@ -70,3 +71,4 @@ pub(crate) use reconfigure::Configured;
 pub(crate) use shared::Shared;
 pub(crate) use snapshot::{Profile, Snapshot};
 pub(crate) use ticket::Ticket;
+pub(crate) use traced::Tracing;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::time::Instant;
 
 use super::activation::Loaded;
-use super::{Hooks, PolicyStore, Snapshot};
+use super::{Hooks, PolicyStore, Snapshot, Tracing};
 use crate::bundle::store::Store;
 use crate::engine::{Budget, Clock, Engine, PrintSink, Runner};
 
@@ -17,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) budget: Budget,
     pub(crate) prints: Option<Arc<dyn PrintSink>>,
+    pub(crate) tracing: Tracing,
     pub(crate) origin: Instant,
     pub(crate) next_key: AtomicU64,
     pub(crate) hooks: Hooks,
@@ -55,6 +56,7 @@ impl Shared {
             clock,
             budget,
             prints,
+            tracing: Tracing::default(),
             origin: Instant::now(),
             next_key: AtomicU64::new(0),
             hooks: Hooks::default(),

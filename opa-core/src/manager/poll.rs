@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::{Instrument, Span, field};
 
 use super::download::Member;
 use super::slots::{Room, Slots};
@@ -197,8 +198,10 @@ impl Poll {
         let waits = matches!(room, Room::LongPoll(_));
         // Sources, their bodies and sinks are users' code: a panic of theirs, also one before the
         // first await, must not end the polling.
+        let span = self.span(&instance);
         let asking = AssertUnwindSafe(self.ask(&instance, room)).catch_unwind();
-        match asking.await.unwrap_or(Err(PollError::Panic)) {
+        let asked_for = asking.instrument(span.clone()).await;
+        match asked_for.unwrap_or(Err(PollError::Panic)) {
             Ok(()) => {
                 self.failures = 0;
                 let was_cut_off = std::mem::take(&mut self.cut_off);
@@ -226,9 +229,23 @@ impl Poll {
                 let delay = self.retry_delay(error.retry_after());
                 self.failures = self.failures.saturating_add(1);
                 self.note_failure(&instance, &error, delay);
+                error.tell(&span);
                 delay
             }
         }
+    }
+
+    fn span(&self, instance: &Instance) -> Span {
+        tracing::info_span!(
+            target: "opa::bundle",
+            parent: None,
+            "open-policy-agent.bundle",
+            opa.app = %instance.id(),
+            opa.bundle = &*self.bundle,
+            "error.type" = field::Empty,
+            otel.status_code = field::Empty,
+            otel.status_description = field::Empty,
+        )
     }
 
     async fn ask(&mut self, instance: &Arc<Instance>, room: Room) -> Result<(), PollError> {
@@ -410,6 +427,17 @@ impl PollError {
             Self::Source(error) => error.retry_after(),
             Self::Activation(_) | Self::Panic => None,
         }
+    }
+
+    fn tell(&self, span: &Span) {
+        let kind = match self {
+            Self::Source(_) => "source",
+            Self::Activation(_) => "activation",
+            Self::Panic => "panic",
+        };
+        span.record("error.type", kind);
+        span.record("otel.status_code", "ERROR");
+        span.record("otel.status_description", field::display(self));
     }
 
     fn http_code(&self) -> Option<u16> {

@@ -25,6 +25,7 @@ mod retry_after;
 mod sigv4;
 mod target;
 mod tls;
+mod traced;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Instrument;
 
 pub use client::{PostError, Posted, ServiceClient};
 pub(crate) use clients::Clients;
@@ -45,8 +47,9 @@ use lanes::Peer;
 pub(crate) use remote::Proof;
 pub(crate) use retry_after::retry_after;
 
-use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
+use crate::trace::{TraceContext, safe_url};
+use crate::{AppId, OPA_VERSION};
 
 /// How long credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +65,9 @@ pub(crate) struct Service {
     header_timeout: Option<Duration>,
     credentials: Arc<dyn Credentials>,
     peer: Arc<Peer>,
+    trace: Option<Arc<dyn TraceContext>>,
+    /// Whose requests they are, if one app's alone.
+    app: Option<AppId>,
 }
 
 impl Service {
@@ -80,7 +86,20 @@ impl Service {
             header_timeout: config.response_header_timeout,
             credentials: credentials::from_config(&config.credentials, registry)?,
             peer: clients.peer(config)?,
+            trace: None,
+            app: None,
         })
+    }
+
+    /// Its requests tell of the current trace as `trace` does.
+    pub(crate) fn trace(self, trace: Option<Arc<dyn TraceContext>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Its requests are those of `app` alone.
+    pub(crate) fn of_app(self, app: &AppId) -> Self {
+        let app = Some(app.clone());
+        Self { app, ..self }
     }
 
     /// The URL of the configuration.
@@ -150,7 +169,8 @@ impl Service {
             parts.extensions.remove::<Body>();
         }
         let request = http::Request::from_parts(parts, body);
-        reqwest::Request::try_from(request).map_err(ServiceError::new)
+        let request = reqwest::Request::try_from(request);
+        request.map_err(|error| ServiceError::new(error.without_url()))
     }
 
     /// As [`send`](Self::send), for what does not wait for news.
@@ -181,6 +201,19 @@ impl Service {
     }
 
     async fn send_with(
+        &self,
+        connection: &Connection,
+        mut request: reqwest::Request,
+        pending: Duration,
+    ) -> Result<Option<reqwest::Response>, ServiceError> {
+        let span = self.traced(&mut request);
+        let exchange = self.exchange(connection, request, pending);
+        let ended = exchange.instrument(span.clone()).await;
+        traced::record(&span, &ended);
+        ended
+    }
+
+    async fn exchange(
         &self,
         connection: &Connection,
         request: reqwest::Request,
@@ -240,7 +273,7 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("name", &self.name)
-            .field("url", &self.url)
+            .field("url", &safe_url(&self.url))
             .finish()
     }
 }

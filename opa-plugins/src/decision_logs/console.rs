@@ -23,6 +23,8 @@ pub(super) struct Console {
     thread: OnceLock<SyncSender<Message>>,
     counters: Arc<Counters>,
     warned: AtomicBool,
+    /// Headers that are secret are not told.
+    redacts: Arc<AtomicBool>,
 }
 
 enum Message {
@@ -64,7 +66,17 @@ impl Console {
             thread: OnceLock::new(),
             counters: Arc::default(),
             warned: AtomicBool::new(false),
+            redacts: Arc::new(AtomicBool::new(true)),
         }
+    }
+
+    /// Whether headers that are secret are not told.
+    pub(super) fn redacts(&self) -> bool {
+        self.redacts.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_redacts(&self, redacts: bool) {
+        self.redacts.store(redacts, Ordering::Relaxed);
     }
 
     /// Whether the event is taken.
@@ -119,9 +131,11 @@ impl Console {
         self.thread.get_or_init(|| {
             let (sender, receiver) = sync_channel(QUEUE);
             let counters = Arc::clone(&self.counters);
+            let redacts = Arc::clone(&self.redacts);
             if let Some(writer) = self.writer.lock().take() {
                 let thread = std::thread::Builder::new().name("opa-decision-log".into());
-                let started = thread.spawn(move || write_all(&receiver, writer, &counters));
+                let started =
+                    thread.spawn(move || write_all(&receiver, writer, &counters, &redacts));
                 if let Err(error) = started {
                     // The receiver is gone: every event is counted as dropped.
                     tracing::error!(%error, "decision log: no thread could be started");
@@ -132,7 +146,12 @@ impl Console {
     }
 }
 
-fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, counters: &Counters) {
+fn write_all(
+    queue: &Receiver<Message>,
+    mut writer: Box<dyn Write + Send>,
+    counters: &Counters,
+    redacts: &AtomicBool,
+) {
     let mut lines = Vec::new();
     while let Ok(first) = queue.recv() {
         let mut events = 0;
@@ -141,7 +160,7 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         while let Some(message) = next {
             match message {
                 Message::Event(event) => {
-                    if encode(&event, &mut lines) {
+                    if encode(&event, redacts.load(Ordering::Relaxed), &mut lines) {
                         events += 1;
                     } else {
                         counters.encode_failed.fetch_add(1, Ordering::Relaxed);
@@ -176,9 +195,9 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
 }
 
 /// Adds the event's line. A panic leaves `lines` as it was.
-fn encode(event: &Event, lines: &mut Vec<u8>) -> bool {
+fn encode(event: &Event, redacted: bool, lines: &mut Vec<u8>) -> bool {
     let start = lines.len();
-    let line = || encode::console_line(event, SystemTime::now(), lines);
+    let line = || encode::console_line(event, SystemTime::now(), redacted, lines);
     let encoded = catch_unwind(AssertUnwindSafe(line)).unwrap_or_default();
     if !encoded {
         lines.truncate(start);

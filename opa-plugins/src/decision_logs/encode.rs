@@ -1,6 +1,7 @@
 //! The event's JSON, as OPA writes it.
 
 mod members;
+mod redact;
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -111,13 +112,18 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) -> Option<Written> {
     })
 }
 
-/// Appends the event as OPA writes it to its console: members by name, an error as its text.
-/// Whether it is small enough; else nothing is appended.
+/// Appends the event as OPA writes it to its console: members by name, an error as its text, and
+/// headers that are secret `redacted`. Whether it is small enough; else nothing is appended.
 #[must_use]
-pub(super) fn console_line(event: &Event, now: SystemTime, out: &mut Vec<u8>) -> bool {
+pub(super) fn console_line(
+    event: &Event,
+    now: SystemTime,
+    redacted: bool,
+    out: &mut Vec<u8>,
+) -> bool {
     let start = out.len();
     out.push(b'{');
-    let mut members = Members::new(event, out);
+    let mut members = Members::new(event, out).redacted(redacted);
     members.bundles();
     members.custom();
     members.decision_id();
@@ -259,7 +265,12 @@ mod tests {
         event.result = Some(endless(Value::from(1)));
         let mut out = b"before".to_vec();
         assert_eq!(write_event(&event, &mut out), None);
-        assert!(!console_line(&event, SystemTime::UNIX_EPOCH, &mut out));
+        assert!(!console_line(
+            &event,
+            SystemTime::UNIX_EPOCH,
+            true,
+            &mut out
+        ));
         assert_eq!(out, b"before");
     }
 
@@ -293,6 +304,7 @@ mod tests {
         let written = console_line(
             &full(),
             SystemTime::UNIX_EPOCH + Duration::from_millis(2_900),
+            true,
             &mut out,
         );
         assert!(written);

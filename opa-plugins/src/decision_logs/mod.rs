@@ -5,6 +5,8 @@
 //! `partition_name`, `reporting`); `console: true` writes one JSON line for each decision. What
 //! differs from OPA:
 //!
+//! - The console [hides](DecisionLogs::redact_console) the values of `Authorization`, `Cookie` and
+//!   other headers that are secret.
 //! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made the
 //!   decision. Where one fails, is stopped by its budget (a second, else that of decisions) or has
 //!   a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text of
@@ -115,8 +117,20 @@ impl DecisionLogs {
     /// Writes the console's lines to `writer`. Default: standard error, as OPA.
     #[must_use]
     pub fn console_to(mut self, writer: impl Write + Send + 'static) -> Self {
+        let redacts = self.console.redacts();
         self.console = Arc::new(Console::new(Box::new(writer)));
+        self.console.set_redacts(redacts);
         self.pipeline.set_console(Arc::clone(&self.console));
+        self
+    }
+
+    /// Whether the console hides headers that are secret, unlike OPA's: `Authorization`, `Cookie`,
+    /// `Proxy-Authorization` and `Set-Cookie`, in `request_context` and wherever a member of that
+    /// name in input, result or `nd_builtin_cache` has a text, a number, a list or a set; it is
+    /// `REDACTED` then. What is uploaded is as OPA's and hides what the masks hide. Default: true.
+    #[must_use]
+    pub fn redact_console(self, redact: bool) -> Self {
+        self.console.set_redacts(redact);
         self
     }
 

@@ -11,6 +11,7 @@ use opa_tower::AppId;
 ///
 /// A request that the policy allows is answered with what reached the service, as JSON. Decisions
 /// are logged to standard error if the configuration says `decision_logs: {console: true}`.
+/// OpenTelemetry's variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and others) export traces.
 #[derive(Debug, Parser)]
 #[command(name = "serve")]
 pub(crate) struct Args {

@@ -12,8 +12,11 @@ mod apps;
 mod args;
 mod echo;
 mod reload;
+mod telemetry;
+mod traced;
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,9 +25,9 @@ use axum::Router;
 use clap::Parser;
 use opa_core::config::{ConfigError, EnvPolicy};
 use opa_tower::{Manager, admin};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::Args;
+use crate::telemetry::Telemetry;
 
 /// How often `--watch` looks at the configuration.
 const WATCH: Duration = Duration::from_secs(1);
@@ -35,17 +38,27 @@ const USAGE: u8 = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse().check().unwrap_or_else(|error| error.exit());
-    examples::log(LevelFilter::INFO);
-    match manager(&args) {
-        Ok(manager) => examples::exit(run(args, manager).await),
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(USAGE)
-        }
+    let telemetry = match telemetry::start() {
+        Ok(telemetry) => telemetry,
+        Err(error) => return refuse(&error),
+    };
+    let manager = match manager(&args, &telemetry) {
+        Ok(manager) => manager,
+        Err(error) => return refuse(&error),
+    };
+    let ran = run(args, manager, telemetry.is_on()).await;
+    if ran.is_ok() {
+        telemetry.shutdown(examples::DEADLINE).await;
     }
+    examples::exit(ran)
 }
 
-fn manager(args: &Args) -> Result<Manager, ConfigError> {
+fn refuse(error: &dyn Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(USAGE)
+}
+
+fn manager(args: &Args, telemetry: &Telemetry) -> Result<Manager, ConfigError> {
     let mut builder = Manager::builder().config_file(&args.config_file);
     for options in &args.set {
         builder = builder.set(options);
@@ -56,6 +69,9 @@ fn manager(args: &Args) -> Result<Manager, ConfigError> {
     if args.watch {
         builder = builder.watch_config(WATCH);
     }
+    if telemetry.is_on() {
+        builder = builder.trace_context(opa_plugins::opentelemetry());
+    }
     builder
         .env(EnvPolicy::allow(&args.allow_env))
         .plugin(opa_plugins::decision_logs())
@@ -65,12 +81,16 @@ fn manager(args: &Args) -> Result<Manager, ConfigError> {
         .build()
 }
 
-async fn run(args: Args, manager: Manager) -> Result<(), Box<dyn Error>> {
+async fn run(args: Args, manager: Manager, traces: bool) -> Result<(), Box<dyn Error>> {
     let interrupt = examples::interrupt()?;
     reload::at_hangup(manager.clone())?;
     let router = match args.trust_app_header {
         true => apps::named_by_header(manager.clone(), args.body_unseen),
         false => apps::fixed(manager.app(&args.app)?, args.body_unseen),
+    };
+    let router = match traces {
+        true => traced::traced(router),
+        false => router,
     };
     let listener = examples::listen(args.listen).await?;
     let admin = match args.admin {
