@@ -22,3 +22,4 @@ mod json;
 pub mod status;
 
 pub use decision_logs::decision_logs;
+pub use status::status;

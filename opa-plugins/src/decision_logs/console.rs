@@ -17,16 +17,39 @@ const QUEUE: usize = 8_192;
 /// How many events are written at a time.
 const BATCH: usize = 256;
 
-/// Writes events as lines, on a thread of its own that is started with the first event.
-pub(super) struct Console {
+/// The console of decision logs.
+pub(super) type Console = LineWriter<Event>;
+
+/// What makes a line of a console.
+pub(crate) trait Line: Send + 'static {
+    /// What the lines are, in the program's own log.
+    const LOG: &'static str;
+    /// The name of the writer's thread.
+    const THREAD: &'static str;
+
+    /// Appends the line, if it can be written.
+    fn write(&self, out: &mut Vec<u8>) -> bool;
+}
+
+impl Line for Event {
+    const LOG: &'static str = "decision log";
+    const THREAD: &'static str = "opa-decision-log";
+
+    fn write(&self, out: &mut Vec<u8>) -> bool {
+        encode::console_line(self, SystemTime::now(), out)
+    }
+}
+
+/// Writes lines, on a thread of its own that is started with the first one.
+pub(crate) struct LineWriter<T> {
     writer: Mutex<Option<Box<dyn Write + Send>>>,
-    thread: OnceLock<SyncSender<Message>>,
+    thread: OnceLock<SyncSender<Message<T>>>,
     counters: Arc<Counters>,
     warned: AtomicBool,
 }
 
-enum Message {
-    Event(Box<Event>),
+enum Message<T> {
+    Event(Box<T>),
     /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -57,8 +80,8 @@ pub struct Counts {
     pub encode_failed: u64,
 }
 
-impl Console {
-    pub(super) fn new(writer: Box<dyn Write + Send>) -> Self {
+impl<T: Line> LineWriter<T> {
+    pub(crate) fn new(writer: Box<dyn Write + Send>) -> Self {
         Self {
             writer: Mutex::new(Some(writer)),
             thread: OnceLock::new(),
@@ -68,7 +91,7 @@ impl Console {
     }
 
     /// Whether the event is taken.
-    pub(super) fn record(&self, event: Event) -> bool {
+    pub(crate) fn record(&self, event: T) -> bool {
         self.counters.recorded.fetch_add(1, Ordering::Relaxed);
         let message = Message::Event(Box::new(event));
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
@@ -76,7 +99,7 @@ impl Console {
         {
             self.counters.queue_full.fetch_add(1, Ordering::Relaxed);
             if !self.warned.swap(true, Ordering::Relaxed) {
-                tracing::warn!("decision log: the console is too slow, events are dropped");
+                tracing::warn!("{}: the console is too slow, events are dropped", T::LOG);
             }
             return false;
         }
@@ -84,7 +107,7 @@ impl Console {
     }
 
     /// Waits until all that was recorded before is written.
-    pub(super) async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         if self.thread.get().is_none() {
             return;
         }
@@ -100,7 +123,7 @@ impl Console {
         let counts = self.counts();
         let lost = counts.queue_full + counts.write_failed + counts.encode_failed;
         if lost > 0 {
-            tracing::error!(lost, ?counts, "decision log: not all events were written");
+            tracing::error!(lost, ?counts, "{}: not all events were written", T::LOG);
         }
     }
 
@@ -115,16 +138,16 @@ impl Console {
         }
     }
 
-    fn sender(&self) -> &SyncSender<Message> {
+    fn sender(&self) -> &SyncSender<Message<T>> {
         self.thread.get_or_init(|| {
             let (sender, receiver) = sync_channel(QUEUE);
             let counters = Arc::clone(&self.counters);
             if let Some(writer) = self.writer.lock().take() {
-                let thread = std::thread::Builder::new().name("opa-decision-log".into());
+                let thread = std::thread::Builder::new().name(T::THREAD.into());
                 let started = thread.spawn(move || write_all(&receiver, writer, &counters));
                 if let Err(error) = started {
                     // The receiver is gone: every event is counted as dropped.
-                    tracing::error!(%error, "decision log: no thread could be started");
+                    tracing::error!(%error, "{}: no thread could be started", T::LOG);
                 }
             }
             sender
@@ -132,7 +155,11 @@ impl Console {
     }
 }
 
-fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, counters: &Counters) {
+fn write_all<T: Line>(
+    queue: &Receiver<Message<T>>,
+    mut writer: Box<dyn Write + Send>,
+    counters: &Counters,
+) {
     let mut lines = Vec::new();
     while let Ok(first) = queue.recv() {
         let mut events = 0;
@@ -141,7 +168,7 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         while let Some(message) = next {
             match message {
                 Message::Event(event) => {
-                    if encode(&event, &mut lines) {
+                    if encode(&*event, &mut lines) {
                         events += 1;
                     } else {
                         counters.encode_failed.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +190,7 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         let counter = match written {
             Ok(()) => &counters.written,
             Err(error) => {
-                tracing::error!(%error, events, "decision log: events could not be written");
+                tracing::error!(%error, events, "{}: events could not be written", T::LOG);
                 &counters.write_failed
             }
         };
@@ -176,13 +203,13 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
 }
 
 /// Adds the event's line. A panic leaves `lines` as it was.
-fn encode(event: &Event, lines: &mut Vec<u8>) -> bool {
+fn encode<T: Line>(event: &T, lines: &mut Vec<u8>) -> bool {
     let start = lines.len();
-    let line = || encode::console_line(event, SystemTime::now(), lines);
+    let line = || event.write(lines);
     let encoded = catch_unwind(AssertUnwindSafe(line)).unwrap_or_default();
     if !encoded {
         lines.truncate(start);
-        tracing::error!("decision log: an event could not be encoded");
+        tracing::error!("{}: an event could not be encoded", T::LOG);
     }
     encoded
 }

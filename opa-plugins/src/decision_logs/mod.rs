@@ -56,7 +56,7 @@
 
 pub mod chunk;
 mod config;
-mod console;
+pub(crate) mod console;
 #[cfg(test)]
 mod cost;
 mod drop;
