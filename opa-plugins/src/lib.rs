@@ -1,7 +1,7 @@
 //! OPA's plugins for [`opa_core`]: what runs beside every virtual instance.
 //!
 //! - [`decision_logs`](decision_logs()): OPA's decision log, uploaded to a service or written to the console.
-//! - [`status`]: the JSON of OPA's status. This version sends it nowhere.
+//! - [`status`](status()): OPA's status, posted to a service or written to the console.
 //!
 //! ```
 //! use opa_core::Manager;
