@@ -161,10 +161,11 @@ mod tests {
         let status = InstanceStatus::new(app, None, State::Ready, None, bundles);
         let mut report = StatusReport::new(&status);
         report.plugins.insert("status", PluginState::Ok);
-        let mut logs = DecisionLogsStatus::default();
-        logs.message = Some("m".into());
-        logs.http_code = Some(503);
-        report.decision_logs = Some(logs);
+        report.decision_logs = Some(DecisionLogsStatus {
+            message: Some("m".into()),
+            http_code: Some(503),
+            ..DecisionLogsStatus::default()
+        });
         metrics(&report, prometheus)
             .get("prometheus")
             .unwrap()

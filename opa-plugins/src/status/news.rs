@@ -150,11 +150,10 @@ mod tests {
 
     #[test]
     fn of_an_upload_failures_and_losses_are_news() {
-        let logs = |message: Option<&str>, counters: &[(&'static str, u64)]| {
-            let mut logs = DecisionLogsStatus::default();
-            logs.message = message.map(str::to_owned);
-            logs.counters = counters.iter().copied().collect();
-            logs
+        let logs = |message: Option<&str>, counters: &[(&'static str, u64)]| DecisionLogsStatus {
+            message: message.map(str::to_owned),
+            counters: counters.iter().copied().collect(),
+            ..DecisionLogsStatus::default()
         };
         let fine = logs(None, &[("enc_log_exceeded", 1)]);
         let news = |new: Option<&DecisionLogsStatus>| is_news_of_logs(Some(&fine), new);

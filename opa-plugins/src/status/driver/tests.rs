@@ -373,10 +373,9 @@ async fn uploads_of_decisions_are_told_of_when_they_tell_something() {
         logs.collect::<Vec<_>>()
     };
     assert_eq!(told(), [None]);
-    let failed = |message: Option<&str>| {
-        let mut status = DecisionLogsStatus::default();
-        status.message = message.map(str::to_owned);
-        status
+    let failed = |message: Option<&str>| DecisionLogsStatus {
+        message: message.map(str::to_owned),
+        ..DecisionLogsStatus::default()
     };
     let failure = r#"{"code":"decision_log_error","message":"m"}"#;
     let steps = [
