@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{iter, slice, vec};
 
 use opa_core::{ObjectIter, Value};
@@ -127,6 +127,14 @@ pub(crate) fn time(time: SystemTime, out: &mut Vec<u8>) {
             let _ = write!(out, "\"{timestamp}\"");
         }
         Err(_) => zero_time(out),
+    }
+}
+
+/// The console's own time has no fraction.
+pub(crate) fn whole_seconds(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+        Err(_) => time,
     }
 }
 

@@ -1,7 +1,7 @@
 //! OPA's plugins for [`opa_core`]: what runs beside every virtual instance.
 //!
 //! - [`decision_logs`](decision_logs()): OPA's decision log, uploaded to a service or written to the console.
-//! - [`status`]: the JSON of OPA's status. This version sends it nowhere.
+//! - [`status`](status()): OPA's status, posted to a service or written to the console.
 #![cfg_attr(
     feature = "opentelemetry",
     doc = "- [`opentelemetry`](opentelemetry()): decisions, downloads and uploads in the traces of OpenTelemetry."
@@ -30,3 +30,4 @@ pub mod status;
 pub use decision_logs::decision_logs;
 #[cfg(feature = "opentelemetry")]
 pub use opentelemetry::opentelemetry;
+pub use status::status;

@@ -31,3 +31,4 @@ pub mod scripted;
 pub mod serve;
 pub mod signing;
 pub mod spooling;
+pub mod statuses;

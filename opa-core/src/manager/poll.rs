@@ -19,6 +19,7 @@ use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceEr
 use crate::bundle::{ArchiveBytes, Limits, Update, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
+use crate::plugin::BundleError;
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -383,6 +384,7 @@ impl Poll {
         instance.note_bundle(&self.bundle, |status| {
             status.code = Some("bundle_error");
             status.message = Some(Arc::clone(&message));
+            status.errors = error.compile_errors();
             status.http_code = error.http_code();
         });
         let reason = format!("bundle `{}`: {message}", self.bundle);
@@ -444,6 +446,16 @@ impl PollError {
         match self {
             Self::Source(error) => error.http_code(),
             Self::Activation(_) | Self::Panic => None,
+        }
+    }
+
+    /// What the compiler found, if that is the failure.
+    fn compile_errors(&self) -> Vec<BundleError> {
+        match self {
+            Self::Activation(ActivationError::Compile(errors)) => {
+                errors.iter().map(BundleError::from).collect()
+            }
+            Self::Source(_) | Self::Activation(_) | Self::Panic => Vec::new(),
         }
     }
 }

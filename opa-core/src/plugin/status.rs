@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::Labels;
 use crate::AppId;
+use crate::engine::{CompileError, Location};
 
 /// Where an instance is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ pub struct BundleStatus {
     pub code: Option<&'static str>,
     /// The last failure in words.
     pub message: Option<Arc<str>>,
-    /// What the compiler found, if that was the failure. Empty yet, even then: `message` has it.
+    /// What the compiler found, if that was the failure.
     pub errors: Vec<BundleError>,
     /// The server's answer, if that was the failure.
     pub http_code: Option<u16>,
@@ -123,6 +124,17 @@ pub struct BundleError {
     pub message: Arc<str>,
     /// Where it is: file, row and column, from 1.
     pub location: Option<(Arc<str>, u32, u32)>,
+}
+
+impl From<&CompileError> for BundleError {
+    fn from(error: &CompileError) -> Self {
+        let place = |it: &Location| (Arc::clone(&it.file), it.row, it.column);
+        Self {
+            code: error.code().into(),
+            message: error.message().into(),
+            location: error.location().map(place),
+        }
+    }
 }
 
 impl BundleStatus {

@@ -4,11 +4,12 @@ mod members;
 mod redact;
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use opa_core::Value;
 use opa_core::plugin::Event;
 
+use crate::json::whole_seconds;
 use members::{Members, input};
 
 /// The event as the input document of the policies on logs (`mask_decision`, `drop_decision`).
@@ -159,20 +160,13 @@ fn member(name: &str, value: impl Into<Value>) -> (Value, Value) {
     (Value::from(name), value.into())
 }
 
-/// The console's own time has no fraction.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
-        Err(_) => time,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::json as text;
     use opa_core::plugin::{BundleRevision, EventError, EventInput, Labels, RequestHeader};
     use opa_core::{AppId, Reason};
+    use std::time::Duration;
 
     fn json(text: &str) -> Value {
         Value::from_json(text.as_bytes()).unwrap()

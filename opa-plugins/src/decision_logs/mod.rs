@@ -58,7 +58,7 @@
 
 pub mod chunk;
 mod config;
-mod console;
+pub(crate) mod console;
 #[cfg(test)]
 mod cost;
 mod drop;

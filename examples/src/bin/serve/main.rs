@@ -75,6 +75,7 @@ fn manager(args: &Args, telemetry: &Telemetry) -> Result<Manager, ConfigError> {
     builder
         .env(EnvPolicy::allow(&args.allow_env))
         .plugin(opa_plugins::decision_logs())
+        .plugin(opa_plugins::status())
         .max_apps(args.max_apps.get())
         .grace(args.grace)
         .permit_dry_run(args.permit_dry_run)
