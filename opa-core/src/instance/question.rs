@@ -146,6 +146,10 @@ impl Question {
             error: ends.error,
         }));
         instance.counters.count(ends.reason);
+        if let Some(times) = instance.shared.decision_times.get() {
+            let now = instance.shared.clock.monotonic();
+            times.record(now.saturating_sub(self.started));
+        }
         tracing::debug!(
             target: "opa::decision",
             app = %instance.id,

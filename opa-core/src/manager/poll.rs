@@ -13,11 +13,13 @@ use tokio::time::Instant;
 
 use super::download::Member;
 use super::slots::{Room, Slots};
+use crate::FailureClass;
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
 use crate::bundle::{ArchiveBytes, Limits, Update, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
+use crate::plugin::LoadStage;
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -237,7 +239,9 @@ impl Poll {
             // A server is not asked for what would be refused.
             deltas: self.place.is_none() && self.terms.verification.takes_deltas(),
         };
+        let asked = Instant::now();
         let answer = self.source.fetch(request.clone()).await;
+        instance.note_stage(&self.bundle, LoadStage::Request, asked.elapsed());
         let answer = answer.and_then(|answer| answer.to(&request));
         let SourceAnswer {
             content,
@@ -294,7 +298,9 @@ impl Poll {
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
+        let reading = Instant::now();
         let bytes = body.read(max).await.map_err(PollError::Source)?;
+        let read = reading.elapsed();
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
             status.last_successful_request = Some(now);
@@ -312,14 +318,14 @@ impl Poll {
             is_delta,
             contacted_ms: Some(contacted_ms),
         };
-        self.take(instance, arrived, unsaved).await
+        self.take(instance, arrived, (unsaved, read)).await
     }
 
     async fn take(
         &self,
         instance: &Arc<Instance>,
         arrived: Arrived,
-        unsaved: Option<Unsaved>,
+        (unsaved, read): (Option<Unsaved>, Duration),
     ) -> Result<(), PollError> {
         let (terms, persists) = (self.terms.clone(), self.place.is_some());
         let name = Arc::clone(&self.bundle);
@@ -330,8 +336,12 @@ impl Poll {
         // this future.
         let activate = move || {
             let terms = (&terms.limits, &*terms.verification);
+            let started = Instant::now();
             let incoming = arrived.read(&activating, terms, persists)?;
+            activating.note_stage(&name, LoadStage::Load, read + started.elapsed());
+            let started = Instant::now();
             activating.take(&mut loaded, (&name, &ticket), incoming, terms)?;
+            activating.note_stage(&name, LoadStage::Compile, started.elapsed());
             // It was told while this waited that the instance has no such bundle any more.
             let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
@@ -358,6 +368,8 @@ impl Poll {
             status.code = Some("bundle_error");
             status.message = Some(Arc::clone(&message));
             status.http_code = error.http_code();
+            status.class = Some(error.class());
+            status.failures.add(error.class());
         });
         let reason = format!("bundle `{}`: {message}", self.bundle);
         instance.fail(&reason, instance.now().checked_add(delay));
@@ -400,6 +412,14 @@ impl PollError {
         match self {
             Self::Source(error) => error.retry_after(),
             Self::Activation(_) | Self::Panic => None,
+        }
+    }
+
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Source(error) => error.class(),
+            Self::Activation(error) => error.class(),
+            Self::Panic => FailureClass::Panic,
         }
     }
 
