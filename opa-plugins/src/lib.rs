@@ -1,6 +1,7 @@
 //! OPA's plugins for [`opa_core`]: what runs beside every virtual instance.
 //!
 //! - [`decision_logs`](decision_logs()): OPA's decision log, uploaded to a service or written to the console.
+//! - [`metrics`](metrics()): what a scrape of Prometheus is answered with, by app.
 //! - [`status`]: the JSON of OPA's status. This version sends it nowhere.
 //!
 //! ```
@@ -19,6 +20,8 @@
 
 pub mod decision_logs;
 mod json;
+pub mod metrics;
 pub mod status;
 
 pub use decision_logs::decision_logs;
+pub use metrics::metrics;

@@ -21,6 +21,8 @@ use std::time::Duration;
 use axum::Router;
 use clap::Parser;
 use opa_core::config::{ConfigError, EnvPolicy};
+use opa_plugins::decision_logs::DecisionLogs;
+use opa_plugins::metrics::Metrics;
 use opa_tower::{Manager, admin};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -36,8 +38,13 @@ const USAGE: u8 = 2;
 async fn main() -> ExitCode {
     let args = Args::parse().check().unwrap_or_else(|error| error.exit());
     examples::log(LevelFilter::INFO);
-    match manager(&args) {
-        Ok(manager) => examples::exit(run(args, manager).await),
+    let decision_logs = opa_plugins::decision_logs();
+    let events = decision_logs.app_counts();
+    match manager(&args, decision_logs) {
+        Ok(manager) => {
+            let metrics = opa_plugins::metrics(&manager).decision_logs(events);
+            examples::exit(run(args, manager, metrics).await)
+        }
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(USAGE)
@@ -45,7 +52,7 @@ async fn main() -> ExitCode {
     }
 }
 
-fn manager(args: &Args) -> Result<Manager, ConfigError> {
+fn manager(args: &Args, decision_logs: DecisionLogs) -> Result<Manager, ConfigError> {
     let mut builder = Manager::builder().config_file(&args.config_file);
     for options in &args.set {
         builder = builder.set(options);
@@ -58,14 +65,14 @@ fn manager(args: &Args) -> Result<Manager, ConfigError> {
     }
     builder
         .env(EnvPolicy::allow(&args.allow_env))
-        .plugin(opa_plugins::decision_logs())
+        .plugin(decision_logs)
         .max_apps(args.max_apps.get())
         .grace(args.grace)
         .permit_dry_run(args.permit_dry_run)
         .build()
 }
 
-async fn run(args: Args, manager: Manager) -> Result<(), Box<dyn Error>> {
+async fn run(args: Args, manager: Manager, metrics: Metrics) -> Result<(), Box<dyn Error>> {
     let interrupt = examples::interrupt()?;
     reload::at_hangup(manager.clone())?;
     let router = match args.trust_app_header {
@@ -82,7 +89,8 @@ async fn run(args: Args, manager: Manager) -> Result<(), Box<dyn Error>> {
     writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
     if let Some(admin) = admin {
         writeln!(stdout, "admin on http://{}", admin.local_addr()?)?;
-        let router = Router::new().fallback_service(admin::service(manager.clone()));
+        let service = admin::service(manager.clone()).metrics(move || metrics.text());
+        let router = Router::new().fallback_service(service);
         tokio::spawn(axum::serve(admin, router).into_future());
     }
     examples::serve(listener, router, interrupt, &manager).await?;
