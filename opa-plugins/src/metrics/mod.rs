@@ -1,7 +1,7 @@
 //! Metrics for Prometheus, of all apps of a manager.
 //!
-//! [`Metrics::text`] is what a scrape is answered with. Everything is read when it is asked for;
-//! before the first time nothing is spent on it. The operator's endpoints of `opa-tower` serve it
+//! [`Metrics::text`] is what a scrape is answered with. Everything is read when it is asked for; only
+//! the [time](Manager::decision_times) of decisions is noted as they end. The operator's endpoints of `opa-tower` serve it
 //! as `GET /metrics`.
 //!
 //! ```
@@ -39,7 +39,7 @@
 //! | `bundle_failed_load_counter` | `name`, `code`, `message` | failures of the class that it fails with now; `message` is a [class](opa_core::FailureClass), `code` is OPA's |
 //! | `opa_decisions_total` | `outcome`, `reason` | decisions that were refused without a policy's answer (`outcome="error"`) |
 //! | `opa_decision_log_events_dropped_total` | `reason` | events that were lost or dropped |
-//! | `last_success_bundle_activation` | `name`, `active_revision` | when, in nanoseconds since 1970, and which revision |
+//! | `last_success_bundle_activation` | `name`, `active_revision` | when, in nanoseconds since 1970, and which revision, of which the first 256 bytes count |
 //! | `last_success_bundle_request` | `name` | when its source last answered, in nanoseconds since 1970 |
 //! | `opa_decisions_total` | `outcome`, `reason` | all other decisions: `allowed`, `denied`, `decided` ([`App::decide`](opa_core::App::decide)), `cancelled` |
 //! | `bundle_loaded_counter` | `name` | activations |
@@ -65,7 +65,7 @@
 //! | `opa_info` | `version` | 1 for the version of OPA that is spoken |
 //! | `opa_instances` | `state` | how many instances there are |
 //! | `opa_policies_bytes`, `opa_data_bytes` | | what all instances serve, what they share counted once |
-//! | `opa_decision_duration_seconds` | | a histogram of the time from the question to the decision; recorded from the first scrape on, of apps that are gone as well |
+//! | `opa_decision_duration_seconds` | | a histogram of the time from the question to the decision; recorded once there are [`Metrics`], of apps that are gone as well |
 //! | `bundle_loading_duration_ns` | `stage` | OPA's histogram of the stages of loading a bundle; with [`histograms_by_app`](Metrics::histograms_by_app) by `app` and `name` |
 //! | `opa_metrics_omitted_series` | | series that apps have too many of |
 //!
@@ -100,9 +100,12 @@ mod tests;
 /// How many series an app has at most, if nothing else is said.
 const MAX_SERIES: usize = 12;
 
-/// Metrics of the apps of `manager`. See the [module docs](self).
+/// Metrics of the apps of `manager`, whose decisions are timed from now on. See the
+/// [module docs](self).
 #[must_use]
 pub fn metrics(manager: &Manager) -> Metrics {
+    // The first look begins it.
+    let _ = manager.decision_times();
     Metrics {
         manager: manager.clone(),
         events: None,

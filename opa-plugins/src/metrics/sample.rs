@@ -8,6 +8,9 @@ use crate::status::PluginState;
 /// OPA's code of whatever fails with a bundle.
 const BUNDLE_ERROR: &str = "bundle_error";
 
+/// How many bytes of a revision are told.
+const MAX_REVISION: usize = 256;
+
 /// One series of an app: small, since there may be a hundred thousand.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
@@ -53,7 +56,7 @@ impl Labels {
                 let revision = bundle(at).and_then(|bundle| bundle.active_revision.as_deref());
                 labels.extend([
                     ("name", name(at)),
-                    ("active_revision", revision.unwrap_or_default()),
+                    ("active_revision", bounded(revision.unwrap_or_default())),
                 ]);
             }
             Self::Failure(at, class) => labels.extend([
@@ -74,6 +77,12 @@ impl Labels {
         }
         labels
     }
+}
+
+/// The beginning of a text that whoever makes bundles chooses.
+fn bounded(text: &str) -> &str {
+    let end = text.floor_char_boundary(MAX_REVISION);
+    text.get(..end).unwrap_or_default()
 }
 
 /// What a decision came to.

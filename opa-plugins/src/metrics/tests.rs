@@ -181,3 +181,46 @@ async fn histograms_have_no_app_unless_asked() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_long_revision_is_cut() {
+    let revision = format!("{}ä and more", "r".repeat(255));
+    let bundle = opa_core::bundle::BundleWriter::new().revision(revision);
+    let bundle = bundle.to_vec().unwrap();
+    let memory = opa_core::bundle::source::Memory::new(bundle);
+    let manager = Manager::builder().source("b", memory).build().unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(Duration::from_secs(30)).await.unwrap();
+    let wanted = format!(r#"active_revision="{}"}}"#, "r".repeat(255));
+    assert!(metrics(&manager).text().contains(&wanted));
+}
+
+/// `cargo test --release -p opa-plugins --lib metrics -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "a measurement: run it in release mode, on an idle machine"]
+async fn what_the_text_of_ten_thousand_apps_costs() {
+    let policy = Module::v1("a.rego", "package a\nallow := true");
+    let manager = Manager::in_memory([policy], Value::empty_object()).unwrap();
+    let metrics = metrics(&manager);
+    let apps = (0..10_000).map(|app| manager.app(format!("app-{app}")).unwrap());
+    let apps: Vec<_> = apps.collect();
+    for app in &apps {
+        app.ready(Duration::from_secs(60)).await.unwrap();
+        drop(app.ask().refuse(Reason::Denied, "", Default::default()));
+        drop(app.ask().refuse(Reason::Allowed, "", Default::default()));
+    }
+    for _ in 0..5 {
+        let started = std::time::Instant::now();
+        let reports = manager.reports();
+        let read = started.elapsed();
+        drop(reports);
+        let started = std::time::Instant::now();
+        let text = metrics.text();
+        let lines = text.lines().count();
+        eprintln!(
+            "{lines} lines, {} bytes in {:?}, of which reading {read:?}",
+            text.len(),
+            started.elapsed(),
+        );
+    }
+}
