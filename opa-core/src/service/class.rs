@@ -25,18 +25,25 @@ pub(crate) fn of(error: &(dyn Error + 'static)) -> FailureClass {
         if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
             return error.is_timeout().then_some(FailureClass::Timeout);
         }
-        match cause.downcast_ref::<io::Error>()?.kind() {
-            ErrorKind::TimedOut => Some(FailureClass::Timeout),
-            // How the TLS of a connection reports whatever is wrong with the other side.
-            ErrorKind::InvalidData => Some(FailureClass::Tls),
-            _ => None,
-        }
+        of_io(cause.downcast_ref()?)
     });
     told.unwrap_or(match is_sent {
         true => FailureClass::Network,
         // It could not even be written.
         false => FailureClass::Config,
     })
+}
+
+fn of_io(mut error: &io::Error) -> Option<FailureClass> {
+    loop {
+        match error.kind() {
+            ErrorKind::TimedOut => return Some(FailureClass::Timeout),
+            // How the TLS of a connection reports whatever is wrong with the other side.
+            ErrorKind::InvalidData => return Some(FailureClass::Tls),
+            // One that wraps another does not call it its source.
+            _ => error = error.get_ref()?.downcast_ref()?,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -49,6 +56,8 @@ mod tests {
         let io = |kind| of(&io::Error::new(kind, "x"));
         assert_eq!(io(ErrorKind::InvalidData), FailureClass::Tls);
         assert_eq!(io(ErrorKind::TimedOut), FailureClass::Timeout);
+        let wrapped = io::Error::other(io::Error::new(ErrorKind::InvalidData, "x"));
+        assert_eq!(of(&io::Error::other(wrapped)), FailureClass::Tls);
         let unsent = http::HeaderValue::try_from("\n").unwrap_err();
         assert_eq!(of(&unsent), FailureClass::Config);
     }

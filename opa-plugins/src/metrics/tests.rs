@@ -61,8 +61,10 @@ async fn an_app_has_at_most_so_many_series_and_those_that_matter_most() {
     for reason in Reason::ALL {
         drop(app.ask().refuse(reason, "", Default::default()));
     }
-    let mut counts = AppCounts::default();
-    counts.buffer_full = 3;
+    let counts = AppCounts {
+        buffer_full: 3,
+        ..AppCounts::default()
+    };
     let all = || move || vec![events("shop", counts)];
     let text = metrics(&manager).decision_logs(all()).text();
     let series = series_of(&text, "shop");
