@@ -29,7 +29,13 @@ async fn a_healthy_app_tells_what_the_docs_say() {
     let (manager, app) = shop().await;
     app.decide("a/allow", Value::empty_object()).await;
     app.decide("a/nothing", Value::empty_object()).await;
-    let text = metrics(&manager).text();
+    // A stage of loading is noted when it is over, a moment after it shows.
+    let noted = "_count{stage=\"timer_rego_module_compile_ns\"} 1";
+    let mut text = metrics(&manager).text();
+    while !text.contains(noted) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        text = metrics(&manager).text();
+    }
     let has = |line: &str| {
         assert!(
             text.lines().any(|it| it.starts_with(line)),

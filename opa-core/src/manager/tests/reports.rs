@@ -38,11 +38,15 @@ async fn failures_are_counted_by_what_failed_and_loads_by_activations() {
     assert_eq!((loaded.code, loaded.class, loaded.loads), (None, None, 2));
     assert!(loaded.failures.of(FailureClass::Forbidden) >= failed.failures.total());
     assert_eq!(loaded.load_times, None, "nobody asked for them");
-    let loads: Vec<_> = manager
-        .load_times()
-        .iter()
-        .map(|(_, it)| it.total())
-        .collect();
+    // A stage is noted when it is over, a moment after it shows.
+    let loads = || -> Vec<u64> {
+        let times = manager.load_times();
+        times.iter().map(|(_, it)| it.total()).collect()
+    };
+    while loads()[2] < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let loads = loads();
     assert!(loads[0] >= 4 && loads[1] >= 2 && loads[2] == 2, "{loads:?}");
 }
 
