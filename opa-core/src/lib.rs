@@ -18,9 +18,13 @@ pub mod trace;
 
 mod app_id;
 mod entrypoint_path;
+mod failure;
+mod histogram;
 mod reason;
 
 pub use app_id::{AppId, InvalidAppId};
+pub use failure::{FailureClass, FailureCounts};
+pub use histogram::Histogram;
 pub use instance::{App, Decision};
 pub use manager::{AppSet, Manager, ManagerBuilder};
 pub use opa_rego::builtin::{self, Builtin};

@@ -48,6 +48,7 @@ mod log_policy;
 mod policy_store;
 mod question;
 mod reconfigure;
+mod report;
 mod shared;
 mod snapshot;
 mod ticket;
@@ -60,6 +61,7 @@ pub use decision::Decision;
 pub use evaluation::{Evaluated, Evaluation};
 pub use lease::{App, NotReady};
 pub use question::{LogEntry, Prepared, Question};
+pub use report::{InstanceReport, Reports, Share};
 
 pub(crate) use activation::{ActivationError, Unsaved};
 pub(crate) use hooks::Hooks;

@@ -198,6 +198,10 @@ impl Question {
         self.concluded = true;
         let instance = &self.app.instance;
         instance.counters.count(made.reason);
+        if let Some(times) = instance.shared.decision_times.get() {
+            let now = instance.shared.clock.monotonic();
+            times.record(now.saturating_sub(self.started));
+        }
         let decision = Decision(Arc::new(made));
         let labels = self.told_labels.as_ref();
         self.traced.end(&decision, labels, &instance.shared.tracing);

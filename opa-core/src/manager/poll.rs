@@ -14,12 +14,13 @@ use tracing::{Instrument, Span, field};
 
 use super::download::Member;
 use super::slots::{Room, Slots};
+use crate::FailureClass;
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError, Waiting};
 use crate::bundle::{ArchiveBytes, Limits, Update, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
-use crate::plugin::BundleError;
+use crate::plugin::{BundleError, LoadStage};
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -264,7 +265,9 @@ impl Poll {
             // A server is not asked for what would be refused.
             deltas: self.place.is_none() && self.terms.verification.takes_deltas(),
         };
+        let asked = Instant::now();
         let answer = self.source.fetch(request.clone()).await;
+        instance.note_stage(&self.bundle, LoadStage::Request, asked.elapsed());
         let answer = answer.and_then(|answer| answer.to(&request));
         let SourceAnswer {
             content,
@@ -321,7 +324,9 @@ impl Poll {
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
+        let reading = Instant::now();
         let bytes = body.read(max).await.map_err(PollError::Source)?;
+        let read = reading.elapsed();
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
             status.last_successful_request = Some(now);
@@ -339,14 +344,14 @@ impl Poll {
             is_delta,
             contacted_ms: Some(contacted_ms),
         };
-        self.take(instance, arrived, unsaved).await
+        self.take(instance, arrived, (unsaved, read)).await
     }
 
     async fn take(
         &self,
         instance: &Arc<Instance>,
         arrived: Arrived,
-        unsaved: Option<Unsaved>,
+        (unsaved, read): (Option<Unsaved>, Duration),
     ) -> Result<(), PollError> {
         let (terms, persists) = (self.terms.clone(), self.place.is_some());
         let name = Arc::clone(&self.bundle);
@@ -357,8 +362,12 @@ impl Poll {
         // this future.
         let activate = move || {
             let terms = (&terms.limits, &*terms.verification);
+            let started = Instant::now();
             let incoming = arrived.read(&activating, terms, persists)?;
+            activating.note_stage(&name, LoadStage::Load, read + started.elapsed());
+            let started = Instant::now();
             activating.take(&mut loaded, (&name, &ticket), incoming, terms)?;
+            activating.note_stage(&name, LoadStage::Compile, started.elapsed());
             // It was told while this waited that the instance has no such bundle any more.
             let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
@@ -386,6 +395,8 @@ impl Poll {
             status.message = Some(Arc::clone(&message));
             status.errors = error.compile_errors();
             status.http_code = error.http_code();
+            status.class = Some(error.class());
+            status.failures.add(error.class());
         });
         let reason = format!("bundle `{}`: {message}", self.bundle);
         instance.fail(&reason, instance.now().checked_add(delay));
@@ -440,6 +451,14 @@ impl PollError {
         span.record("error.type", kind);
         span.record("otel.status_code", "ERROR");
         span.record("otel.status_description", field::display(self));
+    }
+
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Source(error) => error.class(),
+            Self::Activation(error) => error.class(),
+            Self::Panic => FailureClass::Panic,
+        }
     }
 
     fn http_code(&self) -> Option<u16> {

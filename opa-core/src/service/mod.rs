@@ -13,6 +13,7 @@
 //!
 //! A program's own way to prove who it is implements [`Credentials`].
 
+mod class;
 mod client;
 mod client_tls;
 mod clients;
@@ -38,6 +39,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument;
 
+pub(crate) use class::of as class_of;
 pub use client::{PostError, Posted, ServiceClient};
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
@@ -49,7 +51,7 @@ pub(crate) use retry_after::retry_after;
 
 use crate::config::ServiceConfig;
 use crate::trace::{TraceContext, safe_url};
-use crate::{AppId, OPA_VERSION};
+use crate::{AppId, FailureClass, OPA_VERSION};
 
 /// How long credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -226,7 +228,8 @@ impl Service {
                 Ok(response) => response,
                 Err(_) => {
                     connection.failed(None);
-                    return Err(ServiceError::text("timeout awaiting response headers"));
+                    return Err(ServiceError::text("timeout awaiting response headers")
+                        .of(FailureClass::Timeout));
                 }
             },
         };
@@ -240,10 +243,14 @@ impl Service {
                 connection.failed(Some(&error));
                 let host = error.url().and_then(host_and_port);
                 let error = ServiceError::new(error.without_url());
-                Err(ServiceError(match host {
+                let text = match host {
                     Some(host) => format!("`{host}`: {error}"),
-                    None => error.to_string(),
-                }))
+                    None => error.text,
+                };
+                Err(ServiceError {
+                    text,
+                    class: error.class,
+                })
             }
         }
     }
@@ -255,8 +262,9 @@ impl Service {
         let authorizing = AssertUnwindSafe(authorizing).catch_unwind();
         match tokio::time::timeout(CREDENTIALS_TIMEOUT, authorizing).await {
             Ok(Ok(authorized)) => authorized.map_err(ServiceError::new),
-            Ok(Err(_)) => Err(ServiceError::text("credentials: a panic ended the attempt")),
-            Err(_) => Err(ServiceError::text("credentials: timeout")),
+            Ok(Err(_)) => Err(ServiceError::text("credentials: a panic ended the attempt")
+                .of(FailureClass::Credentials)),
+            Err(_) => Err(ServiceError::text("credentials: timeout").of(FailureClass::Credentials)),
         }
     }
 }
@@ -305,11 +313,15 @@ fn user_agent() -> HeaderValue {
 
 /// Why a service did not answer. The text names a host, but no URL: those can carry secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServiceError(String);
+pub(crate) struct ServiceError {
+    text: String,
+    class: FailureClass,
+}
 
 impl ServiceError {
     /// The error with all of its causes.
-    fn new(error: impl std::error::Error) -> Self {
+    fn new(error: impl std::error::Error + 'static) -> Self {
+        let class = class::of(&error);
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -319,17 +331,30 @@ impl ServiceError {
             }
             cause = error.source();
         }
-        Self(text)
+        Self { text, class }
     }
 
+    /// An error of what the configuration says, unless it is [of another](Self::of) class.
     fn text(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self {
+            text: text.into(),
+            class: FailureClass::Config,
+        }
+    }
+
+    fn of(self, class: FailureClass) -> Self {
+        Self { class, ..self }
+    }
+
+    /// What sort of failure it is.
+    pub(crate) fn class(&self) -> FailureClass {
+        self.class
     }
 }
 
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

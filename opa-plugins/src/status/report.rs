@@ -34,7 +34,7 @@ impl<'a> StatusReport<'a> {
     }
 
     /// The states of all plugins: with bundles that of `bundle` is known.
-    pub(super) fn plugin_states(&self) -> BTreeMap<&'a str, PluginState> {
+    pub(crate) fn plugin_states(&self) -> BTreeMap<&'a str, PluginState> {
         let mut plugins = self.plugins.clone();
         if !self.instance.bundles.is_empty() {
             // As in OPA, a failure after the first activation changes nothing.

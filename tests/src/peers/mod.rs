@@ -18,6 +18,7 @@ mod opa;
 mod oras;
 mod ports;
 mod process;
+mod prometheus;
 mod s3;
 mod seaweedfs;
 mod toxiproxy;
@@ -34,6 +35,7 @@ pub use nginx::{Nginx, RunningNginx, renew};
 pub use opa::{Opa, RunningOpa};
 pub use oras::Oras;
 pub use process::{Process, StartError};
+pub use prometheus::{Prometheus, RunningPrometheus};
 pub use s3::{RunningS3, S3_REGION};
 pub use seaweedfs::Seaweedfs;
 pub use toxiproxy::{RunningToxiproxy, Toxiproxy};
@@ -83,6 +85,13 @@ pub fn docker_registry() -> Option<DockerRegistry> {
     )?;
     let htpasswd = fetch::find("htpasswd", &[], "install the package apache2-utils")?;
     Some(DockerRegistry::at(program, htpasswd))
+}
+
+/// Prometheus and its `promtool` as the system installed them.
+pub fn prometheus() -> Option<Prometheus> {
+    let hint = "install the package prometheus";
+    let program = fetch::find("prometheus", &[], hint)?;
+    Some(Prometheus::at(program, fetch::find("promtool", &[], hint)?))
 }
 
 /// The `oras` command, version 1.3.6.

@@ -60,7 +60,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) grace: Duration,
 
-    /// Where to answer operators: `GET /-/apps` tells the state of each app.
+    /// Where to answer operators: `GET /-/apps` tells the state of each app, `GET /metrics`
+    /// is for Prometheus.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin: Option<SocketAddr>,
 

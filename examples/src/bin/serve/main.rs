@@ -24,6 +24,8 @@ use std::time::Duration;
 use axum::Router;
 use clap::Parser;
 use opa_core::config::{ConfigError, EnvPolicy};
+use opa_plugins::decision_logs::DecisionLogs;
+use opa_plugins::metrics::Metrics;
 use opa_tower::{Manager, admin};
 
 use crate::args::Args;
@@ -42,11 +44,14 @@ async fn main() -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return refuse(&error),
     };
-    let manager = match manager(&args, &telemetry) {
+    let decision_logs = opa_plugins::decision_logs();
+    let events = decision_logs.app_counts();
+    let manager = match manager(&args, &telemetry, decision_logs) {
         Ok(manager) => manager,
         Err(error) => return refuse(&error),
     };
-    let ran = run(args, manager, telemetry.is_on()).await;
+    let metrics = opa_plugins::metrics(&manager).decision_logs(events);
+    let ran = run(args, manager, metrics, telemetry.is_on()).await;
     if ran.is_ok() {
         telemetry.shutdown(examples::DEADLINE).await;
     }
@@ -58,7 +63,11 @@ fn refuse(error: &dyn Display) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn manager(args: &Args, telemetry: &Telemetry) -> Result<Manager, ConfigError> {
+fn manager(
+    args: &Args,
+    telemetry: &Telemetry,
+    decision_logs: DecisionLogs,
+) -> Result<Manager, ConfigError> {
     let mut builder = Manager::builder().config_file(&args.config_file);
     for options in &args.set {
         builder = builder.set(options);
@@ -74,7 +83,7 @@ fn manager(args: &Args, telemetry: &Telemetry) -> Result<Manager, ConfigError> {
     }
     builder
         .env(EnvPolicy::allow(&args.allow_env))
-        .plugin(opa_plugins::decision_logs())
+        .plugin(decision_logs)
         .plugin(opa_plugins::status())
         .max_apps(args.max_apps.get())
         .grace(args.grace)
@@ -82,7 +91,12 @@ fn manager(args: &Args, telemetry: &Telemetry) -> Result<Manager, ConfigError> {
         .build()
 }
 
-async fn run(args: Args, manager: Manager, traces: bool) -> Result<(), Box<dyn Error>> {
+async fn run(
+    args: Args,
+    manager: Manager,
+    metrics: Metrics,
+    traces: bool,
+) -> Result<(), Box<dyn Error>> {
     let interrupt = examples::interrupt()?;
     reload::at_hangup(manager.clone())?;
     let router = match args.trust_app_header {
@@ -103,7 +117,8 @@ async fn run(args: Args, manager: Manager, traces: bool) -> Result<(), Box<dyn E
     writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
     if let Some(admin) = admin {
         writeln!(stdout, "admin on http://{}", admin.local_addr()?)?;
-        let router = Router::new().fallback_service(admin::service(manager.clone()));
+        let service = admin::service(manager.clone()).metrics(move || metrics.text());
+        let router = Router::new().fallback_service(service);
         tokio::spawn(axum::serve(admin, router).into_future());
     }
     examples::serve(listener, router, interrupt, &manager).await?;
