@@ -6,6 +6,7 @@
 //! The guards of started programs wait until the program answers, keep its output, and end it when
 //! they are dropped. A program doesn't outlive the test process, even if that one is killed.
 
+mod collector;
 mod decision_log;
 mod docker_registry;
 mod envoy;
@@ -23,6 +24,7 @@ mod toxiproxy;
 mod versitygw;
 mod watchdog;
 
+pub use collector::{Collector, Received, RunningCollector};
 pub use decision_log::{Events, decision_logs};
 pub use docker_registry::{DockerRegistry, PASSWORD, RunningRegistry, USER};
 pub use envoy::{Envoy, RunningEnvoy};
@@ -50,6 +52,11 @@ pub fn envoy_plugin() -> Option<EnvoyPlugin> {
 /// The Envoy proxy, version 1.40.0.
 pub fn envoy() -> Option<Envoy> {
     fetch::fetch(&envoy::RECIPE).map(Envoy::at)
+}
+
+/// The OpenTelemetry collector, version 0.162.0, that writes what it receives over OTLP to files.
+pub fn collector() -> Option<Collector> {
+    fetch::fetch(&collector::RECIPE).map(Collector::at)
 }
 
 /// Toxiproxy, version 2.5.0.
