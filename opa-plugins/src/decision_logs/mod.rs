@@ -65,6 +65,7 @@ mod limiter;
 mod lines;
 pub mod mask;
 pub mod output;
+pub mod outputs;
 mod pipeline;
 
 use std::collections::HashSet;
