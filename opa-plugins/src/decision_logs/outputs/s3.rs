@@ -241,7 +241,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_gone_is_an_error_and_the_same_batch_has_the_same_key_and_another_has_another() {
+    async fn a_server_that_is_gone_is_an_error_and_the_same_batch_has_the_same_key_and_another_has_another()
+     {
         let config = r#"{"service": "store", "prefix": "/logs/eu/"}"#;
         let output = open(S3::default(), config).unwrap();
         let batch = Batch::new(AppId::new("shop").unwrap(), None, events());

@@ -101,11 +101,18 @@ async fn a_file_that_is_renamed_removed_or_truncated_goes_on_at_its_path() {
     let moved = folder.path().join("log.old");
     fs::rename(&path, &moved).unwrap();
     output.deliver(&batch("shop", &["2"])).await.unwrap();
-    assert_eq!((ids(&moved), ids(&path)), (vec!["1".into()], vec!["2".into()]));
+    assert_eq!(
+        (ids(&moved), ids(&path)),
+        (vec!["1".into()], vec!["2".into()])
+    );
     fs::remove_file(&path).unwrap();
     output.deliver(&batch("shop", &["3"])).await.unwrap();
     assert_eq!(ids(&path), ["3"]);
-    fs::File::options().write(true).truncate(true).open(&path).unwrap();
+    fs::File::options()
+        .write(true)
+        .truncate(true)
+        .open(&path)
+        .unwrap();
     output.deliver(&batch("shop", &["4"])).await.unwrap();
     assert_eq!(ids(&path), ["4"]);
 }
@@ -131,7 +138,11 @@ async fn links_pipes_and_files_of_others_are_errors_that_may_go_away() {
 
     std::os::unix::fs::symlink(&target, &path).unwrap();
     let error = output.deliver(&one).await.unwrap_err();
-    assert!(error.message.starts_with(&format!("`{}`: ", path.display())));
+    assert!(
+        error
+            .message
+            .starts_with(&format!("`{}`: ", path.display()))
+    );
     assert!(!error.is_permanent);
     fs::remove_file(&path).unwrap();
 
@@ -198,7 +209,11 @@ async fn a_file_is_rotated_before_it_is_too_large_and_the_newest_stay() {
     assert_eq!(ids(&path), ["7"]);
     let kept = loop {
         let kept = rotated(&log, &path).await;
-        if kept.len() == 2 && kept.iter().all(|file| file.extension() == Some("gz".as_ref())) {
+        if kept.len() == 2
+            && kept
+                .iter()
+                .all(|file| file.extension() == Some("gz".as_ref()))
+        {
             break kept;
         }
         tokio::task::yield_now().await;
@@ -244,7 +259,10 @@ async fn a_batch_that_is_larger_than_the_file_may_be_is_written_whole() {
 async fn wrong_options_are_errors_with_their_place() {
     for (config, wanted) in [
         ("{}", "output.path"),
-        (r#"{"path": "/"}"#, "output.path: expected the path of a file, found `/`"),
+        (
+            r#"{"path": "/"}"#,
+            "output.path: expected the path of a file, found `/`",
+        ),
         (r#"{"path": "/a/"}"#, "output.path"),
         (r#"{"path": "/a", "sync": 1}"#, "output.sync"),
         (r#"{"path": "/a", "rotation": true}"#, "output.rotation"),
@@ -252,7 +270,10 @@ async fn wrong_options_are_errors_with_their_place() {
             r#"{"path": "/a", "rotation": {"max_bytes": 0}}"#,
             "output.rotation.max_bytes: expected 1 or more, found `0`",
         ),
-        (r#"{"path": "/a", "rotation": {"compress": "no"}}"#, "output.rotation.compress"),
+        (
+            r#"{"path": "/a", "rotation": {"compress": "no"}}"#,
+            "output.rotation.compress",
+        ),
     ] {
         let error = open(File::default(), config).unwrap_err();
         assert!(error.to_string().contains(wanted), "{config}: {error}");
