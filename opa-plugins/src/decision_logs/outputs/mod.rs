@@ -1,4 +1,4 @@
-//! Output types of the decision log: [`File`], [`S3`] and, with the feature `otlp`, [`Otlp`].
+//! Output types of the decision log: [`File`], [`S3`] and, with the feature `otlp`, `Otlp`.
 //!
 //! Each reads its own options; what the pipeline does before it (masks, batches, retries) has its
 //! options beside them.

@@ -8,6 +8,7 @@ mod http;
 mod record;
 
 use std::collections::HashMap;
+use std::iter;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +17,6 @@ use ::http::HeaderMap;
 use opa_core::config::{ConfigError, Section};
 use opa_core::plugin::Scope;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -55,7 +55,8 @@ use super::Warned;
 /// (partial success), that are larger than it takes, or a request that it calls invalid, are given
 /// up ([`OutputError::lost`]); after every other error the batch is sent again, more often than
 /// OTLP asks for: a wrong key or path loses nothing. Over HTTP proxies of the environment are asked,
-/// unless the endpoint is on this host; over gRPC they are not.
+/// unless the endpoint is on this host; over gRPC they are not. Certificates are read when the first
+/// app needs them.
 #[derive(Debug, Default)]
 pub struct Otlp {
     warned: Warned,
@@ -83,7 +84,7 @@ impl Otlp {
         }
         let sender = Arc::new(match target.protocol {
             Protocol::Http => Sender::Http(http::Sender::new(target)?),
-            Protocol::Grpc => Sender::Grpc(grpc::Sender::new(target)?),
+            Protocol::Grpc => Sender::Grpc(Box::new(grpc::Sender::new(target)?)),
         });
         if senders.len() == senders.capacity() {
             // It would grow: first what no app uses any more goes, since endpoints can name apps.
@@ -98,7 +99,7 @@ impl Otlp {
 #[derive(Debug)]
 enum Sender {
     Http(http::Sender),
-    Grpc(grpc::Sender),
+    Grpc(Box<grpc::Sender>),
 }
 
 impl Sender {
@@ -137,7 +138,7 @@ impl Output for Exporter {
 impl Exporter {
     async fn export(&self, batch: &Batch) -> Result<(), OutputError> {
         // The last one is next.
-        let mut waiting = vec![0..batch.events.len()];
+        let mut waiting: Vec<_> = iter::once(0..batch.events.len()).collect();
         let mut lost = Lost::default();
         while let Some(part) = waiting.pop() {
             let request = self.request(batch, part.clone()).await?;
@@ -167,7 +168,7 @@ impl Exporter {
     ) -> Result<ExportLogsServiceRequest, OutputError> {
         let app = batch.app.clone();
         let events = batch.events.get(part).unwrap_or_default().to_vec();
-        let attributes: Vec<KeyValue> = self.options.resource.clone();
+        let attributes = self.options.resource.clone();
         let making =
             tokio::task::spawn_blocking(move || record::request(&app, attributes, &events));
         let made = making.await;
