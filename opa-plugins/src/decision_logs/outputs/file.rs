@@ -5,7 +5,7 @@ mod log;
 mod rotation;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use self::log::Log;
 use self::rotation::Rotation;
 use super::super::output::{Batch, Output, OutputError, OutputFuture, OutputType};
-use super::{Warned, count};
+use super::options::{Warned, count};
 
 /// Appends each batch to a file, an event on each line.
 ///
@@ -43,6 +43,8 @@ use super::{Warned, count};
 #[derive(Debug, Default)]
 pub struct File {
     warned: Warned,
+    /// Paths elsewhere are errors.
+    below: Option<PathBuf>,
     /// By path; one that no app uses any more goes.
     logs: Mutex<HashMap<PathBuf, Weak<Log>>>,
 }
@@ -60,7 +62,7 @@ const DEFAULT_MAX_FILES: usize = 10;
 impl OutputType for File {
     fn open(&self, section: &Section, _: &Scope<'_>) -> Result<Arc<dyn Output>, ConfigError> {
         let mut reader = section.reader()?;
-        let path = read_path(&mut reader)?;
+        let path = self.read_path(&mut reader)?;
         let rotation = reader.object("rotation")?;
         let settings = Settings {
             sync: reader.bool("sync")?.unwrap_or_default(),
@@ -74,21 +76,38 @@ impl OutputType for File {
     }
 }
 
-fn read_path(reader: &mut Reader<'_>) -> Result<PathBuf, ConfigError> {
-    let Some(field) = reader.field("path") else {
-        return Err(reader.missing("path", "the path of a file"));
-    };
-    let path = PathBuf::from(field.as_str()?);
-    if path.file_name().is_none() || field.as_str()?.ends_with('/') {
-        return Err(field.error(format!(
-            "expected the path of a file, found `{}`",
-            path.display()
-        )));
-    }
-    std::path::absolute(&path).map_err(|error| field.error(error.to_string()))
-}
-
 impl File {
+    /// Takes only paths below `folder`: what comes from elsewhere, such as discovered configuration,
+    /// must not choose any file that the process may write. Default: every path.
+    #[must_use]
+    pub fn below(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.below = Some(folder.into());
+        self
+    }
+
+    fn read_path(&self, reader: &mut Reader<'_>) -> Result<PathBuf, ConfigError> {
+        let Some(field) = reader.field("path") else {
+            return Err(reader.missing("path", "the path of a file"));
+        };
+        let path = PathBuf::from(field.as_str()?);
+        if path.file_name().is_none() || field.as_str()?.ends_with('/') {
+            return Err(field.error(format!(
+                "expected the path of a file, found `{}`",
+                path.display()
+            )));
+        }
+        let absolute = std::path::absolute(&path);
+        let absolute = absolute.map_err(|error| field.error(error.to_string()))?;
+        match &self.below {
+            Some(folder) if !is_below(&absolute, folder) => Err(field.error(format!(
+                "expected a path below `{}`, found `{}`",
+                folder.display(),
+                path.display()
+            ))),
+            _ => Ok(absolute),
+        }
+    }
+
     fn read_rotation(&self, mut reader: Reader<'_>) -> Result<Rotation, ConfigError> {
         let max_files = count(&mut reader, "max_files")?;
         let rotation = Rotation {
@@ -118,6 +137,16 @@ impl File {
         logs.insert(path, Arc::downgrade(&log));
         log
     }
+}
+
+/// Whether a path leads below a folder whatever exists there.
+fn is_below(path: &Path, folder: &Path) -> bool {
+    let folder = std::path::absolute(folder).ok();
+    let rest = folder.and_then(|folder| path.strip_prefix(folder).ok());
+    rest.is_some_and(|rest| {
+        let mut steps = rest.components();
+        steps.all(|step| matches!(step, Component::Normal(_)))
+    })
 }
 
 /// The output of one app.

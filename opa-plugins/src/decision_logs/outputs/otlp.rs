@@ -24,7 +24,7 @@ use self::answer::{Accepted, Refused};
 use self::config::{Options, Protocol, Target};
 use self::environment::Environment;
 use super::super::output::{Batch, Output, OutputError, OutputFuture, OutputType};
-use super::Warned;
+use super::options::Warned;
 
 /// Sends each event as a log record over OTLP (OpenTelemetry Protocol 1), by gRPC or HTTP.
 ///

@@ -14,7 +14,7 @@ use opa_core::service::ServiceClient;
 use sha2::{Digest, Sha256};
 
 use super::super::output::{Batch, LoggedEvent, Output, OutputError, OutputFuture, OutputType};
-use super::{Warned, answered};
+use super::options::{Warned, answered};
 
 /// Puts each batch as an object into a bucket.
 ///
@@ -206,7 +206,7 @@ mod tests {
 
     use opa_core::AppId;
 
-    use super::super::testing::open;
+    use super::super::options::testing::open;
     use super::*;
 
     fn events() -> Vec<LoggedEvent> {
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_key_tells_prefix_app_day_and_time() {
-        let service = super::super::testing::service();
+        let service = super::super::options::testing::service();
         let bucket = |prefix: &str| Bucket {
             service: service.clone(),
             prefix: prefix.to_owned(),

@@ -118,10 +118,15 @@ impl Log {
         if !metadata.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("somebody else writes it"),
-            TryLockError::Error(error) => error,
-        })?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other("somebody else writes it"));
+            }
+            // Some file systems have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
         repair(&mut file)?;
         Ok(Open {
             file,

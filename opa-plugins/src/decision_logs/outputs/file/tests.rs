@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use opa_core::AppId;
 
 use super::super::super::output::LoggedEvent;
-use super::super::testing::open;
+use super::super::options::testing::open;
 use super::*;
 
 fn event(text: &str) -> LoggedEvent {
@@ -277,5 +277,29 @@ async fn wrong_options_are_errors_with_their_place() {
     ] {
         let error = open(File::default(), config).unwrap_err();
         assert!(error.to_string().contains(wanted), "{config}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_elsewhere_than_below_the_folder_is_an_error() {
+    for (path, is_taken) in [
+        ("/var/log/opa/shop/log", true),
+        ("/var/log/opa/log", true),
+        ("/var/log/opa/../log", false),
+        ("/var/log/opa/a/../../../log", false),
+        ("/var/log/opa2/log", false),
+        ("/etc/log", false),
+        ("log", false),
+    ] {
+        let files = File::default().below("/var/log/opa");
+        let opened = at(files, Path::new(path), "");
+        let text = opened.map(drop).map_err(|error| error.to_string());
+        match is_taken {
+            true => text.unwrap(),
+            false => {
+                let wanted = "output.path: expected a path below `/var/log/opa`, found";
+                assert!(text.unwrap_err().contains(wanted), "{path}");
+            }
+        }
     }
 }

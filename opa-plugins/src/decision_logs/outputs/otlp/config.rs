@@ -9,7 +9,7 @@ use opa_core::config::{ConfigError, Field, Reader, Section, Warning};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use reqwest::Url;
 
-use super::super::count;
+use super::super::options::count;
 use super::environment::{Environment, Variable};
 use super::record;
 

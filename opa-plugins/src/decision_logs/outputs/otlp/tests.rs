@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::super::super::output::LoggedEvent;
-use super::super::testing::open;
+use super::super::options::testing::open;
 use super::*;
 
 fn batch(ids: &[&str]) -> Batch {
