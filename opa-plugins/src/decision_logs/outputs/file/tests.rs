@@ -303,3 +303,9 @@ async fn a_path_elsewhere_than_below_the_folder_is_an_error() {
         }
     }
 }
+
+#[tokio::test]
+async fn unknown_options_are_no_errors() {
+    let config = r#"{"path": "/a", "colour": 1, "rotation": {"colour": 2}}"#;
+    open(File::default(), config).unwrap();
+}
