@@ -67,6 +67,7 @@ mod limiter;
 mod lines;
 pub mod mask;
 pub mod output;
+pub mod outputs;
 mod pipeline;
 #[cfg(all(feature = "spool", unix))]
 pub mod spool;

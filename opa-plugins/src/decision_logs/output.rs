@@ -123,6 +123,9 @@ pub struct OutputError {
     pub retry_after: Option<Duration>,
     /// Whether trying again is of no use: the batch is given up.
     pub is_permanent: bool,
+    /// How many events are given up if the error is permanent, and the others were delivered; all
+    /// of them without this.
+    pub lost: Option<usize>,
 }
 
 impl OutputError {
@@ -133,6 +136,7 @@ impl OutputError {
             http_code: None,
             retry_after: None,
             is_permanent: false,
+            lost: None,
         }
     }
 }
