@@ -17,8 +17,11 @@ fn counts_of(plugin: &DecisionLogs) -> Counts {
     let counts = plugin.app_counts();
     Box::new(move |app| {
         let counts = counts();
-        let found = counts.iter().find(|(id, _)| id.as_str() == app);
-        found.map(|(_, counts)| *counts).unwrap_or_default()
+        let (app, output) = app.split_once(' ').unwrap_or((app, "service"));
+        let found = counts
+            .iter()
+            .find(|(id, name, _)| id.as_str() == app && &**name == output);
+        found.map(|(_, _, counts)| *counts).unwrap_or_default()
     })
 }
 

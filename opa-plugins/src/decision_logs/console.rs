@@ -465,7 +465,7 @@ mod tests {
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();
         assert_eq!(counts.written + counts.queue_full, counts.recorded);
-        let (_, of_app) = app_counts()[0].clone();
+        let (_, _, of_app) = app_counts()[0].clone();
         assert_eq!(of_app.decided, decisions);
         assert_eq!(of_app.delivered, counts.written);
         assert_eq!(of_app.delivered + of_app.queue_full, decisions);

@@ -19,11 +19,27 @@
 //! - When an app goes, its events are uploaded at once, and given up after ten minutes; when the
 //!   manager shuts down, all that is left is, until its deadline.
 //!
-//! Every event is accounted for, by app: [`AppCounts`]. The console counts for itself
-//! ([`Counts`]): beside a service, what it loses is lost to it alone.
+//! Every event is accounted for, by app and output: [`AppCounts`]. What an output loses is lost to it
+//! alone. The console also counts what became of the events that it took ([`Counts`]).
 //!
-//! `plugin`, `nd_builtin_cache` and `reporting.trigger: manual` are configuration errors in this
-//! version. Events wait in memory only.
+//! An app's log can have several outputs at once, each with policies on logs, a buffer and a pace
+//! of its own: `decision_logs.plugin`, and, which OPA doesn't have, `outputs`. What they are is the
+//! matter of the [types](output) that were [registered](DecisionLogs::output_type).
+//!
+//! ```yaml
+//! decision_logs:
+//!   service: control
+//!   outputs:
+//!     - type: file                    # a registered type; it reads what isn't read here
+//!       name: everything              # in counters; default: the type
+//!       mask_decision: audit/mask     # default: those of the section
+//!       drop_decision: audit/drop
+//!       batching: {at_count: 500, at_bytes: 1048576, at_period: 1s}
+//!       buffer_size_limit_bytes: 10485760
+//! ```
+//!
+//! `nd_builtin_cache` and `reporting.trigger: manual` are configuration errors in this version.
+//! Events wait in memory only.
 //!
 //! The parts are here for sinks of a program's own, too: the event as OPA uploads it
 //! ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),
@@ -65,6 +81,7 @@ mod limiter;
 mod lines;
 pub mod mask;
 pub mod output;
+mod outputs;
 mod pipeline;
 
 use std::collections::HashSet;
@@ -77,18 +94,23 @@ use opa_core::config::{Config, ConfigError, Section};
 use opa_core::plugin::{Attached, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
-pub use config::{BufferConfig, DecisionLogsConfig, ReportingConfig, Trigger};
+pub use config::{
+    Batching, BufferConfig, DecisionLogsConfig, OutputConfig, ReportingConfig, Trigger,
+};
+use config::{CONSOLE, SERVICE};
 use console::Console;
 pub use console::Counts;
 pub use drop::is_dropped;
 pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
 pub use limiter::RateLimiter;
 pub use lines::Lines;
+use output::OutputType;
+use outputs::{OutputTypes, Policies};
 pub use pipeline::AppCounts;
-use pipeline::Pipeline;
+use pipeline::{Pipeline, Route, Transport};
 
 /// The keys that OPA knows and this version does not act on.
-const UNSUPPORTED: [&str; 2] = ["plugin", "nd_builtin_cache"];
+const UNSUPPORTED: [&str; 1] = ["nd_builtin_cache"];
 
 /// The plugin for the `decision_logs` section. See the [module docs](self).
 #[must_use]
@@ -97,6 +119,7 @@ pub fn decision_logs() -> DecisionLogs {
     DecisionLogs {
         pipeline: Pipeline::new(Arc::clone(&console)),
         console,
+        types: OutputTypes::default(),
         warned: Mutex::default(),
     }
 }
@@ -105,6 +128,7 @@ pub fn decision_logs() -> DecisionLogs {
 pub struct DecisionLogs {
     console: Arc<Console>,
     pipeline: Pipeline,
+    types: OutputTypes,
     /// What was warned about: the same configuration is read for every app.
     warned: Mutex<HashSet<String>>,
 }
@@ -115,6 +139,15 @@ impl DecisionLogs {
     pub fn console_to(mut self, writer: impl Write + Send + 'static) -> Self {
         self.console = Arc::new(Console::new(Box::new(writer)));
         self.pipeline.set_console(Arc::clone(&self.console));
+        self
+    }
+
+    /// Registers a type of outputs under `name`: `decision_logs.plugin: <name>` sends events to the
+    /// output that it opens for `plugins.<name>`, and an item of `decision_logs.outputs` with
+    /// `type: <name>` to the one that it opens for this item. See [`output`].
+    #[must_use]
+    pub fn output_type(mut self, name: impl Into<String>, output_type: impl OutputType) -> Self {
+        self.types.add(&name.into(), Arc::new(output_type));
         self
     }
 
@@ -133,13 +166,14 @@ impl DecisionLogs {
         move || console.counts()
     }
 
-    /// A reader of what became of the events of each app that had some, sorted by app. Apps that are
-    /// gone and have nothing left may be missing.
+    /// A reader of what became of the events of each app that had some at each of its outputs,
+    /// sorted by app and the output's name. OPA's own upload is called `service`, and its console
+    /// `console`. Apps that are gone and have nothing left may be missing.
     pub fn app_counts(
         &self,
-    ) -> impl Fn() -> Vec<(AppId, AppCounts)> + Send + Sync + use<> + 'static {
+    ) -> impl Fn() -> Vec<(AppId, Arc<str>, AppCounts)> + Send + Sync + use<> + 'static {
         let shared = self.pipeline.shared();
-        move || Pipeline::counts(&shared)
+        move || shared.counts()
     }
 
     fn read(&self, section: &Section, config: &Config) -> Result<DecisionLogsConfig, ConfigError> {
@@ -169,32 +203,79 @@ impl DecisionLogs {
     }
 }
 
+impl DecisionLogs {
+    /// Where an app's events go.
+    fn routes(
+        &self,
+        section: &Section,
+        config: &DecisionLogsConfig,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Route>, ConfigError> {
+        let own = |name: &str, transport| Route {
+            name: name.into(),
+            policies: Policies::of(config),
+            transport,
+        };
+        let mut routes = Vec::new();
+        if let Some(service) = &config.service {
+            let client = scope.service(service)?;
+            let checked = client.check_path(&config.resource);
+            checked.map_err(|error| section.error(format!("resource: {error}")))?;
+            let transport = Transport::Service {
+                client,
+                resource: config.resource.clone(),
+                reporting: config.reporting.clone(),
+            };
+            routes.push(own(SERVICE, transport));
+        }
+        if config.console {
+            routes.push(own(CONSOLE, Transport::Console));
+        }
+        for output in outputs::outputs(section, config, scope, &self.types)? {
+            routes.push(Route {
+                name: output.name,
+                policies: output.policies,
+                transport: Transport::Output {
+                    output: output.output,
+                    batching: output.batching,
+                    buffer_bytes: output.buffer_bytes,
+                    labels: scope.labels.clone(),
+                },
+            });
+        }
+        Ok(routes)
+    }
+}
+
 impl Plugin for DecisionLogs {
     fn name(&self) -> &str {
         "decision_logs"
     }
 
+    fn claims(&self, section: &str) -> bool {
+        self.types.claims(section)
+    }
+
     fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError> {
         let Some(section) = &scope.config.decision_logs else {
+            self.types.check_named(scope.config, None)?;
             return Ok(Attached::default());
         };
         let config = self.read(section, scope.config)?;
-        let client = config.service.as_deref();
-        let client = client.map(|name| scope.service(name)).transpose()?;
-        if let Some(client) = &client {
-            let checked = client.check_path(&config.resource);
-            checked.map_err(|error| section.error(format!("resource: {error}")))?;
+        let routes = self.routes(section, &config, scope)?;
+        let mut attached = Attached::default();
+        for Policies {
+            drop_decision,
+            mask_decision,
+        } in routes.iter().map(|route| &route.policies)
+        {
+            attached = attached
+                .log_policy(drop_decision.clone())
+                .log_policy(mask_decision.clone());
         }
-        let attached = Attached::default()
-            .log_policy(config.drop_decision.clone())
-            .log_policy(config.mask_decision.clone())
-            .request_headers(
-                config
-                    .request_headers
-                    .iter()
-                    .map(|name| name.as_str().into()),
-            );
-        let sink = self.pipeline.sink(scope.app, config, client);
+        let headers = config.request_headers.iter();
+        let attached = attached.request_headers(headers.map(|name| name.as_str().into()));
+        let sink = self.pipeline.sink(scope.app, routes);
         let sink = sink.ok_or_else(|| section.error("decision logs need a Tokio runtime"))?;
         Ok(attached.decisions(sink))
     }

@@ -99,6 +99,7 @@ fn all_options_are_read() {
             max_decisions_per_second: Some(0.5),
             trigger: Trigger::Immediate,
         },
+        outputs: Vec::new(),
     };
     assert_eq!(config, expected);
 }

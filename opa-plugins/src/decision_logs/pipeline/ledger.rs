@@ -1,4 +1,4 @@
-//! What became of every event of an app.
+//! What became of every event, for each app and output.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// What became of an app's decisions: `decided` is always the sum of all the others.
+/// What became of an app's decisions at one output: `decided` is always the sum of all the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppCounts {
     /// Events that were handed over.
     pub decided: u64,
-    /// Events that the service took, or the console's writer where no service is configured.
+    /// Events that the service or another output took, or the console's writer.
     pub delivered: u64,
     /// Events that the drop policy dropped.
     pub dropped_by_policy: u64,
@@ -24,6 +24,8 @@ pub struct AppCounts {
     pub buffer_full: u64,
     /// Events that could not be encoded, or are too large for an upload.
     pub encoding_failed: u64,
+    /// Events that the output refused for good.
+    pub rejected: u64,
     /// Events that could not be delivered before the end: of the process, or of a closed app's
     /// patience.
     pub not_delivered: u64,
@@ -39,6 +41,7 @@ impl AppCounts {
             + self.rate_limited
             + self.buffer_full
             + self.encoding_failed
+            + self.rejected
             + self.not_delivered
     }
 }
@@ -52,6 +55,7 @@ pub(super) enum Fate {
     RateLimited,
     BufferFull,
     EncodingFailed,
+    Rejected,
     NotDelivered,
 }
 
@@ -69,36 +73,66 @@ impl Totals {
     }
 }
 
-/// The counters of one app.
+/// The counters of one app and output.
 pub(super) struct Ledger {
-    counts: Mutex<AppCounts>,
+    state: Mutex<State>,
     totals: Arc<Totals>,
+}
+
+#[derive(Default)]
+struct State {
+    counts: AppCounts,
+    /// Nothing is delivered any more: all was settled, and what comes is.
+    closed: bool,
 }
 
 impl Ledger {
     pub(super) fn new(totals: &Arc<Totals>) -> Self {
         Self {
-            counts: Mutex::default(),
+            state: Mutex::default(),
             totals: Arc::clone(totals),
         }
     }
 
     pub(super) fn counts(&self) -> AppCounts {
-        *self.counts.lock()
+        self.state.lock().counts
     }
 
     /// An event was handed over.
     pub(super) fn take(&self) {
-        let mut counts = self.counts.lock();
-        counts.decided += 1;
-        counts.buffered += 1;
+        let mut state = self.state.lock();
+        state.counts.decided += 1;
+        if state.closed {
+            state.counts.not_delivered += 1;
+            return;
+        }
+        state.counts.buffered += 1;
         self.totals.buffered.fetch_add(1, Ordering::AcqRel);
     }
 
     /// So many events don't wait any more.
     pub(super) fn settle(&self, fate: Fate, events: u64) {
-        let mut counts = self.counts.lock();
-        // After the end all is settled already.
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        self.settle_in(&mut state, fate, events);
+    }
+
+    /// Nothing is delivered any more.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        let waiting = state.counts.buffered;
+        self.settle_in(&mut state, Fate::NotDelivered, waiting);
+        state.closed = true;
+    }
+
+    fn settle_in(&self, state: &mut State, fate: Fate, events: u64) {
+        let counts = &mut state.counts;
+        debug_assert!(
+            events <= counts.buffered,
+            "{events} of {counts:?} as {fate:?}"
+        );
         let events = events.min(counts.buffered);
         counts.buffered -= events;
         *match fate {
@@ -108,17 +142,12 @@ impl Ledger {
             Fate::RateLimited => &mut counts.rate_limited,
             Fate::BufferFull => &mut counts.buffer_full,
             Fate::EncodingFailed => &mut counts.encoding_failed,
+            Fate::Rejected => &mut counts.rejected,
             Fate::NotDelivered => &mut counts.not_delivered,
         } += events;
-        drop(counts);
         if events > 0 && self.totals.buffered.fetch_sub(events, Ordering::AcqRel) == events {
             self.totals.empty.notify_one();
         }
-    }
-
-    /// Nothing is delivered any more.
-    pub(super) fn abandon(&self) {
-        self.settle(Fate::NotDelivered, u64::MAX);
     }
 }
 
@@ -138,13 +167,19 @@ impl Unsettled {
         }
     }
 
+    /// So many more.
+    pub(super) fn add(&mut self, events: u64) {
+        self.events += events;
+    }
+
     pub(super) fn settle(&mut self, fate: Fate, events: u64) {
-        self.events = self.events.saturating_sub(events);
+        self.hand_on(events);
         self.ledger.settle(fate, events);
     }
 
     /// So many events wait elsewhere.
     pub(super) fn hand_on(&mut self, events: u64) {
+        debug_assert!(events <= self.events, "{events} of {}", self.events);
         self.events = self.events.saturating_sub(events);
     }
 }
