@@ -1,6 +1,7 @@
 //! The `decision_logs` section, read as OPA reads it.
 
 mod batching;
+mod durability;
 mod outputs;
 mod reporting;
 
@@ -8,6 +9,7 @@ use opa_core::config::{ConfigError, Field, Reader, Section, Warning};
 use opa_core::engine::EntrypointPath;
 
 pub use batching::Batching;
+pub use durability::{Audit, WhenFull};
 pub use outputs::OutputConfig;
 pub(super) use outputs::{CONSOLE, SERVICE};
 pub use reporting::{BufferConfig, ReportingConfig, Trigger};
@@ -37,6 +39,10 @@ pub struct DecisionLogsConfig {
     pub nd_builtin_cache: bool,
     /// `reporting`: how events are buffered and uploaded.
     pub reporting: ReportingConfig,
+    /// `when_full`: what happens when events have no room.
+    pub when_full: WhenFull,
+    /// `audit`: whether events are numbered.
+    pub audit: Audit,
     /// `outputs`: further outputs, each with policies on logs of its own. OPA has no such key.
     pub outputs: Vec<OutputConfig>,
 }
@@ -85,6 +91,8 @@ impl DecisionLogsConfig {
                 Some(reporting) => ReportingConfig::read(reporting, warnings)?,
                 None => ReportingConfig::default(),
             },
+            when_full: WhenFull::read(&mut reader)?,
+            audit: Audit::read(&mut reader)?,
             outputs: Vec::new(),
         };
         config.outputs = OutputConfig::read_all(&mut reader, &config, warnings)?;

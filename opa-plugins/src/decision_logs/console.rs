@@ -357,12 +357,8 @@ mod tests {
         for (section, path) in [
             ("{console: true, service: s}", "decision_logs.service"),
             (
-                "{console: true, nd_builtin_cache: true}",
-                "decision_logs.nd_builtin_cache",
-            ),
-            (
-                "{console: true, reporting: {trigger: manual}}",
-                "decision_logs.reporting.trigger",
+                "{console: true, outputs: [{type: kafka}]}",
+                "decision_logs.outputs.0",
             ),
             ("{}", "decision_logs"),
             ("{console: 1}", "decision_logs.console"),

@@ -38,8 +38,25 @@
 //!       buffer_size_limit_bytes: 10485760
 //! ```
 //!
-//! `nd_builtin_cache` and `reporting.trigger: manual` are configuration errors in this version.
-//! Events wait in memory only.
+//! Events wait in memory only. Where an app's events have no room, in the queue before they are
+//! encoded or in an output's buffer, `when_full` says what happens (OPA has no such key):
+//! `drop_oldest` (the default), `drop_newest`, `sample` (from half full on, one of ten events that
+//! come is kept, and the oldest give way when that is too much), or `hold`: decisions wait for room
+//! up to `hold_deadline_ms` (1000) and are refused without. What decisions were held for is not
+//! given up for other apps: such a lane gets its share of the bytes and no more.
+//! The queue is bounded by events and by about the bytes that they hold: 8,192 and 32 MiB for an
+//! app, 65,536 and 128 MiB in all.
+//!
+//! With `audit: true` (OPA has no such key) each event has `custom.audit.sequence`, from 1 for each
+//! instance (`labels.id` and app) and without a gap in the order of decisions: a gap at a receiver
+//! is an event that was lost, or dropped by the drop policy, which the counters tell apart. With
+//! `audit: required` no decision is made when the pipeline takes no more events: because the
+//! program shuts it down, or the Tokio runtime has ended in which the first instance was made, and
+//! where all work on logs is done.
+//!
+//! A mask that is undefined shows the event whole, as in OPA; that includes a mask whose rules
+//! failed with an error of a built-in (such as a division by zero) outside of strict mode, since
+//! the engine answers undefined for both.
 //!
 //! The parts are here for sinks of a program's own, too: the event as OPA uploads it
 //! ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),
@@ -94,8 +111,11 @@ use opa_core::config::{Config, ConfigError, Section};
 use opa_core::plugin::{Attached, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
+use crate::status::DecisionLogsStatus;
+
 pub use config::{
-    Batching, BufferConfig, DecisionLogsConfig, OutputConfig, ReportingConfig, Trigger,
+    Audit, Batching, BufferConfig, DecisionLogsConfig, OutputConfig, ReportingConfig, Trigger,
+    WhenFull,
 };
 use config::{CONSOLE, SERVICE};
 use console::Console;
@@ -106,11 +126,8 @@ pub use limiter::RateLimiter;
 pub use lines::Lines;
 use output::OutputType;
 use outputs::{OutputTypes, Policies};
-pub use pipeline::AppCounts;
-use pipeline::{Pipeline, Route, Transport};
-
-/// The keys that OPA knows and this version does not act on.
-const UNSUPPORTED: [&str; 1] = ["nd_builtin_cache"];
+pub use pipeline::{AppCounts, UploadError, UploadTrigger};
+use pipeline::{Pipeline, Route, Terms, Transport};
 
 /// The plugin for the `decision_logs` section. See the [module docs](self).
 #[must_use]
@@ -166,6 +183,28 @@ impl DecisionLogs {
         move || console.counts()
     }
 
+    /// What starts uploads, for programs that say when (`reporting.trigger: manual`), or that want
+    /// one now.
+    pub fn trigger(&self) -> UploadTrigger {
+        self.pipeline.trigger()
+    }
+
+    /// A reader of what became of an app's last upload, as OPA's status shows it: that of the
+    /// service, or, without one, of the first of its outputs by name. `None` before the first
+    /// attempt. See [`on_upload`](Self::on_upload).
+    pub fn upload_status(
+        &self,
+    ) -> impl Fn(&AppId) -> Option<DecisionLogsStatus> + Send + Sync + use<> + 'static {
+        let shared = self.pipeline.shared();
+        move |app| shared.upload_status(app)
+    }
+
+    /// Calls `told` whenever attempts to deliver some of an app's events have ended. It must not
+    /// block.
+    pub fn on_upload(&self, told: impl Fn(&AppId) + Send + Sync + 'static) {
+        self.pipeline.shared().listen(Arc::new(told));
+    }
+
     /// A reader of what became of the events of each app that had some at each of its outputs,
     /// sorted by app and the output's name. OPA's own upload is called `service`, and its console
     /// `console`. Apps that are gone and have nothing left may be missing.
@@ -181,18 +220,9 @@ impl DecisionLogs {
         let plugins: Vec<_> = config.plugins.keys().map(String::as_str).collect();
         let mut warnings = Vec::new();
         let read = DecisionLogsConfig::read(section, &services, &plugins, &mut warnings)?;
-        let mut reader = section.reader()?;
-        for key in UNSUPPORTED {
-            reader.unsupported(key)?;
-        }
         let Some(read) = read else {
-            return Err(reader.error("there is no service and no console that events could go to"));
+            return Err(section.error("there is no service and no console that events could go to"));
         };
-        if read.reporting.trigger == Trigger::Manual
-            && let Some(mut reporting) = reader.object("reporting")?
-        {
-            reporting.unsupported("trigger")?;
-        }
         for warning in warnings {
             let warning = warning.to_string();
             if self.warned.lock().insert(warning.clone()) {
@@ -275,7 +305,13 @@ impl Plugin for DecisionLogs {
         }
         let headers = config.request_headers.iter();
         let attached = attached.request_headers(headers.map(|name| name.as_str().into()));
-        let sink = self.pipeline.sink(scope.app, routes);
+        let terms = Terms {
+            when_full: config.when_full,
+            audit: config.audit,
+            nd_builtin_cache: config.nd_builtin_cache,
+            instance: scope.labels.get("id").unwrap_or_default().to_owned(),
+        };
+        let sink = self.pipeline.sink(scope.app, routes, terms);
         let sink = sink.ok_or_else(|| section.error("decision logs need a Tokio runtime"))?;
         Ok(attached.decisions(sink))
     }

@@ -8,17 +8,20 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use opa_core::AppId;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use self::slots::Slots;
 use self::turns::Turns;
+use super::super::output::OutputError;
 use super::deliver::{self, Turn};
 use super::intake::Intake;
 use super::lane::Lane;
 use super::process;
 use super::shared::Shared;
+use super::trigger::Call;
 
 /// How long is waited between two attempts when the process ends, at most; as in OPA.
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -32,6 +35,8 @@ pub(super) enum Message {
     Events(Arc<Intake>),
     /// No more events will come: what is there is delivered now.
     Closing(Arc<Intake>),
+    /// What was decided by now is delivered now, of one app or of all.
+    Trigger(Option<AppId>, Arc<Call>),
     /// The process ends: what is there is delivered now.
     Drain,
 }
@@ -46,6 +51,8 @@ struct Entry {
     again: bool,
     failures: u32,
     closed_at: Option<Instant>,
+    /// Who waits for what it delivers.
+    calls: Vec<Arc<Call>>,
 }
 
 enum Job {
@@ -58,7 +65,17 @@ enum Done {
     Delivered(Turn),
 }
 
+/// Whoever waits until an app's events up to a number are encoded.
+struct Awaited {
+    intake: Arc<Intake>,
+    events: u64,
+    call: Arc<Call>,
+}
+
 struct Driver {
+    /// It goes first: when it is gone, nothing succeeds any more.
+    _alive: Alive,
+    awaited: Vec<Awaited>,
     turns: Turns,
     entries: HashMap<u64, Entry>,
     due: BTreeSet<(Instant, u64)>,
@@ -82,15 +99,9 @@ pub(super) fn run(
     shared: Arc<Shared>,
     messages: UnboundedReceiver<Message>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let alive = Alive(shared);
-    async move {
-        let _alive = alive;
-        drive(messages).await;
-    }
-}
-
-async fn drive(mut messages: UnboundedReceiver<Message>) {
-    let mut driver = Driver {
+    let driver = Driver {
+        _alive: Alive(shared),
+        awaited: Vec::new(),
         turns: Turns::default(),
         entries: HashMap::new(),
         due: BTreeSet::new(),
@@ -99,6 +110,10 @@ async fn drive(mut messages: UnboundedReceiver<Message>) {
         of_jobs: HashMap::new(),
         draining: false,
     };
+    drive(driver, messages)
+}
+
+async fn drive(mut driver: Driver, mut messages: UnboundedReceiver<Message>) {
     loop {
         let next = driver.due.first().map(|(at, _)| *at);
         let timer = async {
@@ -131,6 +146,7 @@ impl Driver {
                     }
                 }
             }
+            Message::Trigger(app, call) => self.trigger(app.as_ref(), &call),
             Message::Drain => {
                 self.draining = true;
                 let ids: Vec<_> = self.entries.keys().copied().collect();
@@ -142,8 +158,53 @@ impl Driver {
         }
     }
 
+    fn trigger(&mut self, app: Option<&AppId>, call: &Arc<Call>) {
+        let is_meant = |it: &AppId| app.is_none_or(|app| app == it);
+        let entries = self.entries.iter();
+        let lanes = entries.filter(|(_, entry)| is_meant(&entry.lane.app));
+        let lanes: Vec<_> = lanes.map(|(id, _)| *id).collect();
+        for id in lanes {
+            self.call(id, call);
+        }
+        for intake in self.turns.intakes().filter(|it| is_meant(&it.app)) {
+            self.awaited.push(Awaited {
+                intake: Arc::clone(intake),
+                events: intake.handed_over(),
+                call: Arc::clone(call),
+            });
+        }
+    }
+
+    /// Delivers what a lane has, for whoever waits for it.
+    fn call(&mut self, id: u64, call: &Arc<Call>) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.calls.push(Arc::clone(call));
+            self.set_due(id, None);
+            self.request(id, true);
+        }
+    }
+
+    /// Some of an app's events were encoded.
+    fn encoded(&mut self, intake: &Intake) {
+        let taken = intake.taken();
+        let is_due = |it: &mut Awaited| it.intake.id == intake.id && it.events <= taken;
+        let due: Vec<_> = self.awaited.extract_if(.., is_due).collect();
+        for Awaited { call, .. } in due {
+            for lane in intake.lanes() {
+                self.call(lane.id, &call);
+            }
+        }
+    }
+
     fn start_jobs(&mut self) {
         while let Some(intake) = self.turns.next() {
+            if intake.is_blocked() {
+                for lane in intake.lanes() {
+                    self.stored(lane);
+                }
+                self.turns.park(&intake);
+                continue;
+            }
             let processing = process::process(Arc::clone(&intake));
             let job = self.jobs.spawn(async move {
                 processing.await;
@@ -180,12 +241,13 @@ impl Driver {
                 for lane in intake.lanes() {
                     self.stored(lane);
                 }
+                self.encoded(&intake);
             }
             Some(Job::Deliver { lane, line }) => {
                 self.slots.ended(&line);
                 let turn = match done {
                     Some(Done::Delivered(turn)) => turn,
-                    _ => Turn::Failed { retry_after: None },
+                    _ => Turn::Failed(OutputError::new("a panic ended the delivery")),
                 };
                 self.delivered(lane, &turn);
             }
@@ -203,6 +265,7 @@ impl Driver {
                 again: false,
                 failures: 0,
                 closed_at: lane.is_closing().then(Instant::now),
+                calls: Vec::new(),
             });
         }
         self.next_of(lane.id);
@@ -213,15 +276,22 @@ impl Driver {
             return;
         };
         entry.delivering = None;
+        self.turns.unpark(entry.lane.intake);
         let again = std::mem::take(&mut entry.again);
         match turn {
             Turn::Done => entry.failures = 0,
             Turn::More => entry.failures = 0,
-            Turn::Failed { retry_after } => {
+            Turn::Failed(error) => {
                 entry.failures = entry.failures.saturating_add(1);
-                self.failed(id, *retry_after);
+                for call in entry.calls.drain(..) {
+                    call.fail(&entry.lane.app, &entry.lane.name, &error.message);
+                }
+                self.failed(id, error.retry_after);
                 return;
             }
+        }
+        if !again && matches!(turn, Turn::Done) {
+            entry.calls.clear();
         }
         if again || matches!(turn, Turn::More) {
             // Behind those who wait for the same service.
@@ -248,7 +318,9 @@ impl Driver {
             }
             at = at.min(end);
         }
-        self.set_due(id, Some(at));
+        let is_left_alone =
+            entry.lane.transport.is_manual() && entry.closed_at.is_none() && !self.draining;
+        self.set_due(id, Some(at).filter(|_| !is_left_alone));
         self.next_of(id);
     }
 
@@ -269,8 +341,12 @@ impl Driver {
         let is_failing = entry.failures > 0 && entry.due.is_some();
         if is_last && !is_failing {
             self.request(id, true);
+        } else if entry.lane.transport.is_manual() {
+            // The program says when.
         } else if entry.lane.is_full() && !is_failing {
             self.request(id, false);
+        } else if entry.lane.when_full.holds() && entry.lane.is_blocked() && !is_failing {
+            self.request(id, true);
         } else if entry.due.is_none() {
             let delay = entry.lane.transport.delay();
             self.set_due(id, Some(Instant::now() + delay));

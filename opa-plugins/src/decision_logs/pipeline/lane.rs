@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use opa_core::AppId;
 use parking_lot::Mutex;
 
-use super::super::chunk::Compressor;
+use super::super::WhenFull;
+use super::super::chunk::{ChunkCounters, Compressor};
 use super::super::outputs::Policies;
 use super::ledger::{Fate, Ledger, Unsettled};
 use super::outbox::{Encoded, Losses, Outbox, Parcel};
 use super::shared::Shared;
 use super::transport::Transport;
+
+/// How many bytes every lane may hold.
+const LEAST_SHARE: usize = 64 * 1024;
 
 /// What a lane is made from.
 pub(in super::super) struct Route {
@@ -25,6 +29,9 @@ pub(in super::super) struct Route {
 /// An output of an app, with the events that wait for it.
 pub(super) struct Lane {
     pub(super) id: u64,
+    /// Where its events come from.
+    pub(super) intake: u64,
+    pub(super) when_full: WhenFull,
     pub(super) app: AppId,
     pub(super) name: Arc<str>,
     pub(super) transport: Transport,
@@ -40,16 +47,23 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(
         shared: &Arc<Shared>,
+        intake: u64,
         app: &AppId,
         name: Arc<str>,
         transport: Transport,
+        when_full: WhenFull,
     ) -> Self {
+        let outbox = transport.outbox(when_full);
+        let ledger = shared.ledger(app, &name);
+        ledger.limits_bytes(outbox.limits_bytes());
         Self {
             id: shared.next_id(),
+            intake,
+            when_full,
             app: app.clone(),
-            outbox: Mutex::new(transport.outbox()),
+            outbox: Mutex::new(outbox),
             transport,
-            ledger: shared.ledger(app, &name),
+            ledger,
             name,
             shared: Arc::clone(shared),
             bytes: AtomicUsize::new(0),
@@ -95,20 +109,23 @@ impl Lane {
         self.change(events, |outbox, losses| outbox.put_back(parcel, losses));
     }
 
-    /// Gives up the oldest events.
-    pub(super) fn drop_oldest(self: &Arc<Self>) {
-        self.change(0, |outbox, losses| {
-            outbox.drop_oldest(Fate::BufferFull, losses)
-        });
+    /// Gives up some events.
+    pub(super) fn give_up(self: &Arc<Self>) {
+        self.change(0, |outbox, losses| outbox.give_up(losses));
+    }
+
+    /// Whether it has no room for more, if none of what it holds may be lost.
+    pub(super) fn is_blocked(&self) -> bool {
+        let outbox = self.outbox.lock();
+        let held = outbox.bytes();
+        let is_full = outbox.is_at_its_limit();
+        drop(outbox);
+        is_full || held > LEAST_SHARE.max(self.shared.share())
     }
 
     /// Gives up all that waits.
     pub(super) fn abandon(self: &Arc<Self>) {
-        self.change(0, |outbox, losses| {
-            while !outbox.is_empty() {
-                outbox.drop_oldest(Fate::NotDelivered, losses);
-            }
-        });
+        self.change(0, |outbox, losses| outbox.give_up_all(losses));
     }
 
     /// Changes what waits, and accounts for what is lost. `incoming` events are added by the
@@ -123,13 +140,17 @@ impl Lane {
         let mut losses = Losses::default();
         let changing = AssertUnwindSafe(|| change(&mut outbox, &mut losses));
         let changed = catch_unwind(changing).unwrap_or_else(|_| {
-            *outbox = self.transport.outbox();
+            *outbox = self.transport.outbox(self.when_full);
             losses = Losses::of(Fate::EncodingFailed, held);
             tracing::error!(app = %self.app, output = %self.name, "decision log: a panic lost events");
             T::default()
         });
         self.hold(outbox.bytes());
+        let counters = outbox.take_counters();
         drop(outbox);
+        if counters != ChunkCounters::default() {
+            self.ledger.chunked(&counters);
+        }
         for (fate, events) in losses.iter() {
             self.ledger.settle(fate, events);
         }

@@ -1,10 +1,15 @@
 //! What became of every event, for each app and output.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use super::super::super::status::DecisionLogsStatus;
+use super::super::chunk::ChunkCounters;
+use super::super::output::OutputError;
 
 /// What became of an app's decisions at one output: `decided` is always the sum of all the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +27,11 @@ pub struct AppCounts {
     pub rate_limited: u64,
     /// Events dropped because the buffer, of the app or of the process, was full.
     pub buffer_full: u64,
+    /// Events that were not in the sample (`when_full: sample`).
+    pub sampled_out: u64,
+    /// Events whose decision was refused, since there was no room for them in time
+    /// (`when_full: hold`).
+    pub refused: u64,
     /// Events that could not be encoded, or are too large for an upload.
     pub encoding_failed: u64,
     /// Events that the output refused for good.
@@ -34,12 +44,14 @@ pub struct AppCounts {
 }
 
 impl AppCounts {
-    /// Events that are lost, for whatever reason but the drop policy.
+    /// Events that are missing at the output, for whatever reason but the drop policy.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.queue_full
             + self.rate_limited
             + self.buffer_full
+            + self.sampled_out
+            + self.refused
             + self.encoding_failed
             + self.rejected
             + self.not_delivered
@@ -54,6 +66,8 @@ pub(super) enum Fate {
     QueueFull,
     RateLimited,
     BufferFull,
+    SampledOut,
+    Refused,
     EncodingFailed,
     Rejected,
     NotDelivered,
@@ -73,6 +87,12 @@ impl Totals {
     }
 }
 
+/// How the last attempt to deliver something ended.
+#[derive(Clone)]
+struct Attempt {
+    failure: Option<(String, Option<u16>)>,
+}
+
 /// The counters of one app and output.
 pub(super) struct Ledger {
     state: Mutex<State>,
@@ -82,6 +102,10 @@ pub(super) struct Ledger {
 #[derive(Default)]
 struct State {
     counts: AppCounts,
+    chunks: ChunkCounters,
+    /// The buffer's limit is one of bytes.
+    limits_bytes: bool,
+    last: Option<Attempt>,
     /// Nothing is delivered any more: all was settled, and what comes is.
     closed: bool,
 }
@@ -96,6 +120,54 @@ impl Ledger {
 
     pub(super) fn counts(&self) -> AppCounts {
         self.state.lock().counts
+    }
+
+    /// Whether events that the buffer has no room for count as above a limit of bytes.
+    pub(super) fn limits_bytes(&self, limits_bytes: bool) {
+        self.state.lock().limits_bytes = limits_bytes;
+    }
+
+    /// Chunks were made.
+    pub(super) fn chunked(&self, counters: &ChunkCounters) {
+        self.state.lock().chunks.add(counters);
+    }
+
+    /// An attempt to deliver something has ended.
+    pub(super) fn attempted(&self, failure: Option<&OutputError>) {
+        let failure = failure.map(|error| (error.message.clone(), error.http_code));
+        self.state.lock().last = Some(Attempt { failure });
+    }
+
+    /// The last attempt and the counters, by OPA's names. `None` before the first attempt.
+    pub(super) fn upload_status(&self) -> Option<DecisionLogsStatus> {
+        let state = self.state.lock();
+        let (message, http_code) = state.last.clone()?.failure.unzip();
+        let counts = &state.counts;
+        let (full, bytes_full) = match state.limits_bytes {
+            true => (0, counts.buffer_full),
+            false => (counts.buffer_full, 0),
+        };
+        let full = full + counts.queue_full + counts.sampled_out + counts.refused;
+        let mut counters: BTreeMap<_, _> = state.chunks.iter().collect();
+        counters.extend([
+            (
+                "decision_logs_dropped_rate_limit_exceeded",
+                counts.rate_limited,
+            ),
+            ("decision_logs_dropped_buffer_size_limit_exceeded", full),
+            (
+                "decision_logs_dropped_buffer_size_limit_bytes_exceeded",
+                bytes_full,
+            ),
+            // Also of other reasons than their size.
+            ("decision_logs_encoding_failure", counts.encoding_failed),
+        ]);
+        counters.retain(|_, count| *count > 0);
+        Some(DecisionLogsStatus {
+            message,
+            http_code: http_code.flatten(),
+            counters,
+        })
     }
 
     /// An event was handed over.
@@ -141,6 +213,8 @@ impl Ledger {
             Fate::QueueFull => &mut counts.queue_full,
             Fate::RateLimited => &mut counts.rate_limited,
             Fate::BufferFull => &mut counts.buffer_full,
+            Fate::SampledOut => &mut counts.sampled_out,
+            Fate::Refused => &mut counts.refused,
             Fate::EncodingFailed => &mut counts.encoding_failed,
             Fate::Rejected => &mut counts.rejected,
             Fate::NotDelivered => &mut counts.not_delivered,

@@ -8,14 +8,17 @@
 
 mod deliver;
 mod driver;
+mod estimate;
 mod intake;
 mod lane;
 mod ledger;
 mod outbox;
 mod policy;
 mod process;
+mod queue;
 mod shared;
 mod transport;
+mod trigger;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -29,11 +32,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use self::driver::Message;
+pub(super) use self::intake::Terms;
 use self::intake::{Handover, Intake};
 pub(super) use self::lane::Route;
 pub use self::ledger::AppCounts;
 use self::shared::Shared;
 pub(super) use self::transport::Transport;
+pub use self::trigger::{UploadError, UploadTrigger};
 use super::console::Console;
 
 /// The pipeline of a process.
@@ -53,10 +58,12 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn set_console(&mut self, console: Arc<Console>) {
-        let max_bytes = self.shared.max_bytes.load(Ordering::Relaxed);
-        *self = Self::new(console);
-        self.set_max_bytes(max_bytes);
+    pub(super) fn set_console(&self, console: Arc<Console>) {
+        *self.shared.console.lock() = console;
+    }
+
+    pub(super) fn trigger(&self) -> UploadTrigger {
+        UploadTrigger(Arc::clone(&self.shared))
     }
 
     pub(super) fn set_max_bytes(&self, bytes: usize) {
@@ -68,9 +75,10 @@ impl Pipeline {
         &self,
         app: &AppId,
         routes: Vec<Route>,
+        terms: Terms,
     ) -> Option<impl DecisionSink + use<>> {
         self.start()?;
-        let intake = Arc::new(Intake::new(&self.shared, app, routes));
+        let intake = Arc::new(Intake::new(&self.shared, app, routes, terms));
         self.shared.register(&intake);
         Some(Handover(intake))
     }
@@ -83,6 +91,7 @@ impl Pipeline {
             *self.unstarted.lock() = Some(receiver);
             return None;
         };
+        self.shared.start();
         let driver = runtime.spawn(driver::run(Arc::clone(&self.shared), receiver));
         let _ = self.driver.set(driver.abort_handle());
         Some(())
@@ -111,10 +120,10 @@ impl Pipeline {
     }
 
     fn end(&self) {
+        self.shared.end();
         if let Some(driver) = self.driver.get() {
             driver.abort();
         }
-        self.shared.end();
     }
 }
 
@@ -123,3 +132,6 @@ impl Drop for Pipeline {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

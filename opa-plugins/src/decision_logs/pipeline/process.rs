@@ -3,9 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use opa_core::plugin::Event;
+
 use super::super::chunk::Compressor;
 use super::super::write_event;
 use super::intake::{Group, Intake};
+use super::lane::Lane;
 use super::ledger::{Fate, Unsettled};
 use super::outbox::Encoded;
 use super::policy::{self, Kept};
@@ -98,7 +101,7 @@ fn store_one(group: &Group, accounts: &mut [Unsettled], kept: Kept, compressor: 
     };
     for (lane, account) in group.lanes.iter().zip(accounts) {
         if lane.transport.is_console() {
-            let fate = match event.clone().map(|event| lane.shared.console.record(event)) {
+            let fate = match event.clone().map(|event| record(lane, event)) {
                 Some(true) => Fate::Delivered,
                 Some(false) => Fate::QueueFull,
                 None => Fate::EncodingFailed,
@@ -113,7 +116,12 @@ fn store_one(group: &Group, accounts: &mut [Unsettled], kept: Kept, compressor: 
     }
 }
 
-fn encode(event: &opa_core::plugin::Event) -> Option<Encoded> {
+fn record(lane: &Lane, event: Event) -> bool {
+    let console = Arc::clone(&lane.shared.console.lock());
+    console.record(event)
+}
+
+fn encode(event: &Event) -> Option<Encoded> {
     let mut json = Vec::with_capacity(1024);
     let Some(written) = write_event(event, &mut json) else {
         tracing::error!(app = %event.app, "decision log: an event is too large");

@@ -11,7 +11,7 @@ use opa_core::service::ServiceClient;
 
 use super::super::chunk::Chunk;
 use super::super::output::{Batch, LoggedEvent, Output, OutputError};
-use super::super::{Batching, ReportingConfig};
+use super::super::{Batching, ReportingConfig, Trigger, WhenFull};
 use super::outbox::{Outbox, Parcel};
 
 /// How long a delivery may take as a whole, beside a service's own timeout for the answer.
@@ -46,15 +46,15 @@ pub(in super::super) enum Transport {
 }
 
 impl Transport {
-    pub(super) fn outbox(&self) -> Outbox {
+    pub(super) fn outbox(&self, when_full: WhenFull) -> Outbox {
         match self {
-            Self::Service { reporting, .. } => Outbox::chunks(reporting),
-            Self::Console => Outbox::batches(Batching::default(), None),
+            Self::Service { reporting, .. } => Outbox::chunks(reporting, when_full),
+            Self::Console => Outbox::batches(Batching::default(), None, when_full),
             Self::Output {
                 batching,
                 buffer_bytes,
                 ..
-            } => Outbox::batches(*batching, *buffer_bytes),
+            } => Outbox::batches(*batching, *buffer_bytes, when_full),
         }
     }
 
@@ -79,6 +79,14 @@ impl Transport {
             }
             Self::Console => Duration::ZERO,
             Self::Output { batching, .. } => batching.at_period,
+        }
+    }
+
+    /// Whether only the program, and the end, start a delivery.
+    pub(super) fn is_manual(&self) -> bool {
+        match self {
+            Self::Service { reporting, .. } => reporting.trigger == Trigger::Manual,
+            Self::Console | Self::Output { .. } => false,
         }
     }
 

@@ -91,6 +91,25 @@ impl Batches {
         self.pop().map_or(0, |_| 1)
     }
 
+    /// Gives up the newest events; how many.
+    pub(super) fn drop_newest(&mut self) -> usize {
+        if let Some(event) = self.events.pop_back() {
+            self.event_bytes -= event.json.len();
+            return 1;
+        }
+        let Some(batch) = self.returned.pop_back() else {
+            return 0;
+        };
+        self.returned_bytes -= size(&batch);
+        self.returned_events -= batch.len();
+        batch.len()
+    }
+
+    /// How many bytes it holds, and how many it may.
+    pub(super) fn room(&self) -> Option<(usize, usize)> {
+        Some((self.bytes(), self.limit_bytes?))
+    }
+
     /// Whether it holds more than it may.
     pub(super) fn is_above_its_limit(&self) -> bool {
         self.limit_bytes.is_some_and(|limit| self.bytes() > limit)

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::super::chunk::{Chunk, ChunkEncoder, Compressor, EncodedEvent};
+use super::super::super::chunk::{Chunk, ChunkCounters, ChunkEncoder, Compressor, EncodedEvent};
 use super::super::super::{BufferConfig, RateLimiter, ReportingConfig, Trigger};
 use super::super::ledger::Fate;
 use super::{Encoded, Losses};
@@ -23,6 +23,8 @@ pub(super) struct Chunks {
     texts: VecDeque<Encoded>,
     text_bytes: usize,
     made: Vec<Chunk>,
+    /// What happened since this was last asked.
+    counters: ChunkCounters,
 }
 
 impl Chunks {
@@ -40,6 +42,7 @@ impl Chunks {
             texts: VecDeque::new(),
             text_bytes: 0,
             made: Vec::new(),
+            counters: ChunkCounters::default(),
         }
     }
 
@@ -100,9 +103,8 @@ impl Chunks {
                 self.encode(&event, compressor, losses);
             }
             if self.chunks.is_empty() {
-                let before = self.encoder.counters().encoding_failure;
                 self.encoder.flush(compressor, &mut self.made);
-                self.keep_made(before, losses);
+                self.keep_made(losses);
             }
         }
         self.pop_chunk()
@@ -126,30 +128,67 @@ impl Chunks {
         }
     }
 
+    /// Gives up the newest events; how many.
+    pub(super) fn drop_newest(&mut self) -> usize {
+        if self.encoder.pending_events() > 0 {
+            return self.drop_pending();
+        }
+        if let Some(event) = self.texts.pop_back() {
+            self.text_bytes -= event.json.len();
+            return 1;
+        }
+        let Some(chunk) = self.chunks.pop_back() else {
+            return 0;
+        };
+        self.chunk_bytes -= chunk.body.len();
+        self.chunk_events -= chunk.events;
+        chunk.events
+    }
+
+    pub(super) fn take_counters(&mut self) -> ChunkCounters {
+        std::mem::take(&mut self.counters)
+    }
+
+    /// Whether its limit counts events, not bytes.
+    pub(super) fn counts_events(&self) -> bool {
+        matches!(self.buffer, BufferConfig::Event { .. })
+    }
+
+    /// How much it holds, and how much it may: events, or bytes of which those that aren't
+    /// compressed yet count whole.
+    pub(super) fn room(&self) -> Option<(usize, usize)> {
+        let limit = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        match self.buffer {
+            BufferConfig::Size { limit_bytes } => Some((self.bytes(), limit(limit_bytes?))),
+            BufferConfig::Event { limit_events } => Some((self.units(), limit(limit_events))),
+        }
+    }
+
+    /// As in OPA, a chunk that could not be uploaded counts as one event.
+    fn units(&self) -> usize {
+        self.chunks.len() + self.texts.len() + self.encoder.pending_events()
+    }
+
     /// Whether it holds more than it may.
     pub(super) fn is_above_its_limit(&self) -> bool {
         match self.buffer {
             BufferConfig::Size { limit_bytes } => {
                 limit_bytes.is_some_and(|limit| self.chunk_bytes as u64 > limit)
             }
-            // As in OPA, a chunk that could not be uploaded counts as one.
-            BufferConfig::Event { limit_events } => {
-                let gathered = self.encoder.pending_events();
-                (self.chunks.len() + self.texts.len() + gathered) as u64 > limit_events
-            }
+            BufferConfig::Event { limit_events } => self.units() as u64 > limit_events,
         }
     }
 
     fn encode(&mut self, event: &Encoded, compressor: &mut Compressor, losses: &mut Losses) {
-        let before = self.encoder.counters().encoding_failure;
         let text = EncodedEvent::new(&event.json).with_nd_builtin_cache(event.cache.clone());
         self.encoder.push(text, compressor, &mut self.made);
-        self.keep_made(before, losses);
+        self.keep_made(losses);
     }
 
-    fn keep_made(&mut self, failures_before: u64, losses: &mut Losses) {
-        let failures = self.encoder.counters().encoding_failure - failures_before;
-        losses.add(Fate::EncodingFailed, failures);
+    fn keep_made(&mut self, losses: &mut Losses) {
+        let counters = self.encoder.take_counters();
+        losses.add(Fate::EncodingFailed, counters.encoding_failure);
+        self.counters.add(&counters);
         for chunk in self.made.drain(..) {
             self.chunk_bytes += chunk.body.len();
             self.chunk_events += chunk.events;

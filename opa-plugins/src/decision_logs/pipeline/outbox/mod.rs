@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use self::batches::Batches;
 use self::chunks::Chunks;
-use super::super::chunk::{Chunk, Compressor};
+use super::super::chunk::{Chunk, ChunkCounters, Compressor};
 use super::super::output::LoggedEvent;
-use super::super::{Batching, ReportingConfig};
+use super::super::{Batching, ReportingConfig, WhenFull};
 use super::ledger::Fate;
+use super::queue::SAMPLE;
 
 /// An event as it may be shown: masked and encoded. Clones share the text.
 #[derive(Clone)]
@@ -70,6 +71,9 @@ impl Losses {
 /// What waits for one output, oldest first.
 pub(super) struct Outbox {
     kind: Kind,
+    when_full: WhenFull,
+    /// How many events came while it was half full.
+    sampled: u64,
 }
 
 enum Kind {
@@ -79,14 +83,26 @@ enum Kind {
 
 impl Outbox {
     /// Of OPA's own upload.
-    pub(super) fn chunks(reporting: &ReportingConfig) -> Self {
-        let kind = Kind::Chunks(Box::new(Chunks::new(reporting)));
-        Self { kind }
+    pub(super) fn chunks(reporting: &ReportingConfig, when_full: WhenFull) -> Self {
+        let chunks = Chunks::new(reporting);
+        Self::new(Kind::Chunks(Box::new(chunks)), when_full)
     }
 
-    pub(super) fn batches(batching: Batching, limit_bytes: Option<usize>) -> Self {
-        let kind = Kind::Batches(Batches::new(batching, limit_bytes));
-        Self { kind }
+    pub(super) fn batches(
+        batching: Batching,
+        limit_bytes: Option<usize>,
+        when_full: WhenFull,
+    ) -> Self {
+        let batches = Batches::new(batching, limit_bytes);
+        Self::new(Kind::Batches(batches), when_full)
+    }
+
+    fn new(kind: Kind, when_full: WhenFull) -> Self {
+        Self {
+            kind,
+            when_full,
+            sampled: 0,
+        }
     }
 
     /// How many bytes it holds.
@@ -133,6 +149,10 @@ impl Outbox {
         compressor: &mut Compressor,
         losses: &mut Losses,
     ) {
+        if let Some(fate) = self.refusal(event.json.len()) {
+            losses.add(fate, 1);
+            return;
+        }
         match &mut self.kind {
             Kind::Chunks(chunks) => chunks.push(event, now, compressor, losses),
             Kind::Batches(batches) => batches.push(event),
@@ -167,18 +187,62 @@ impl Outbox {
         self.enforce(losses);
     }
 
-    /// Gives up the oldest events.
-    pub(super) fn drop_oldest(&mut self, fate: Fate, losses: &mut Losses) {
+    /// What making chunks did since this was last asked.
+    pub(super) fn take_counters(&mut self) -> ChunkCounters {
+        match &mut self.kind {
+            Kind::Chunks(chunks) => chunks.take_counters(),
+            Kind::Batches(_) => ChunkCounters::default(),
+        }
+    }
+
+    /// Whether its limit is one of bytes.
+    pub(super) fn limits_bytes(&self) -> bool {
+        match &self.kind {
+            Kind::Chunks(chunks) => !chunks.counts_events(),
+            Kind::Batches(_) => true,
+        }
+    }
+
+    /// Why an event of so many bytes is not taken.
+    fn refusal(&mut self, size: usize) -> Option<Fate> {
+        let (held, limit) = self.room()?;
+        match self.when_full {
+            WhenFull::DropNewest if held.saturating_add(self.cost(size)) > limit => {
+                Some(Fate::BufferFull)
+            }
+            WhenFull::Sample if held > limit / 2 => {
+                self.sampled += 1;
+                (self.sampled % SAMPLE != 1).then_some(Fate::SampledOut)
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives up all that waits.
+    pub(super) fn give_up_all(&mut self, losses: &mut Losses) {
+        losses.add(Fate::NotDelivered, self.events() as u64);
+        match &mut self.kind {
+            Kind::Chunks(chunks) => while chunks.drop_oldest() > 0 {},
+            Kind::Batches(batches) => while batches.drop_oldest() > 0 {},
+        }
+    }
+
+    /// Gives up some events, since there is no room for them.
+    pub(super) fn give_up(&mut self, losses: &mut Losses) {
+        let newest = self.when_full == WhenFull::DropNewest;
         let events = match &mut self.kind {
+            Kind::Chunks(chunks) if newest => chunks.drop_newest(),
             Kind::Chunks(chunks) => chunks.drop_oldest(),
+            Kind::Batches(batches) if newest => batches.drop_newest(),
             Kind::Batches(batches) => batches.drop_oldest(),
         };
-        losses.add(fate, events as u64);
+        losses.add(Fate::BufferFull, events as u64);
     }
 
     fn enforce(&mut self, losses: &mut Losses) {
-        while self.is_above_its_limit() {
-            self.drop_oldest(Fate::BufferFull, losses);
+        // What decisions wait for is never lost: no more is put in instead.
+        while !self.when_full.holds() && self.is_above_its_limit() {
+            self.give_up(losses);
         }
     }
 
@@ -186,6 +250,27 @@ impl Outbox {
         match &self.kind {
             Kind::Chunks(chunks) => chunks.is_above_its_limit(),
             Kind::Batches(batches) => batches.is_above_its_limit(),
+        }
+    }
+
+    /// Whether it has no room for more.
+    pub(super) fn is_at_its_limit(&self) -> bool {
+        self.room().is_some_and(|(held, limit)| held >= limit)
+    }
+
+    /// How much it holds, and how much it may, in what its limit counts.
+    fn room(&self) -> Option<(usize, usize)> {
+        match &self.kind {
+            Kind::Chunks(chunks) => chunks.room(),
+            Kind::Batches(batches) => batches.room(),
+        }
+    }
+
+    /// What an event of so many bytes counts.
+    fn cost(&self, size: usize) -> usize {
+        match &self.kind {
+            Kind::Chunks(chunks) if chunks.counts_events() => 1,
+            Kind::Chunks(_) | Kind::Batches(_) => size,
         }
     }
 }
