@@ -284,7 +284,10 @@ async fn the_buffer_of_an_output_has_a_bound() {
     manager.shutdown(LONG).await;
     let ids = types.at("there").ids();
     assert_eq!(counts("keep").delivered, ids.len() as u64);
-    assert_eq!(ids, decided[100 - ids.len()..]);
+    // A batch that was under way meanwhile may have been taken.
+    let place = |id| decided.iter().position(|one| one == id).unwrap();
+    assert!(ids.iter().map(place).is_sorted());
+    assert_eq!(ids.last(), decided.last());
 }
 
 #[tokio::test]

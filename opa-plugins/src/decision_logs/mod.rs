@@ -13,7 +13,8 @@
 //!   that waits. After an upload that failed it is tried again sooner, exponentially from 100 ms to
 //!   `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks keep their
 //!   order.
-//! - An upload may take a minute. To one service at most 16 apps upload at a time.
+//! - An upload may take a minute. To one service at most 16 apps upload at a time, half of them after
+//!   a failure; and at most 512 in all, of which services that hang leave some to the others.
 //! - All apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
 //!   and each app 8,192 that wait to be encoded (its share of 65,536, if there are that many).
 //! - When an app goes, its events are uploaded at once, and given up after ten minutes; when the

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use self::slots::Slots;
+use self::slots::{Slot, Slots};
 use self::turns::Turns;
 use super::super::output::OutputError;
 use super::deliver::{self, Turn};
@@ -57,11 +57,11 @@ struct Entry {
 
 enum Job {
     Process(Arc<Intake>),
-    Deliver { lane: u64, line: Arc<str> },
+    Deliver { lane: u64, slot: Slot },
 }
 
 enum Done {
-    Processed,
+    Processed { was_slow: bool },
     Delivered(Turn),
 }
 
@@ -207,14 +207,14 @@ impl Driver {
             }
             let processing = process::process(Arc::clone(&intake));
             let job = self.jobs.spawn(async move {
-                processing.await;
-                Done::Processed
+                let was_slow = processing.await;
+                Done::Processed { was_slow }
             });
             self.of_jobs.insert(job.id(), Job::Process(intake));
         }
-        while let Some((id, line)) = self.slots.next() {
+        while let Some((id, slot)) = self.slots.next() {
             let Some(entry) = self.entries.get(&id) else {
-                self.slots.ended(&line);
+                self.slots.ended(&slot);
                 continue;
             };
             let gathers = entry.delivering.unwrap_or_default();
@@ -223,7 +223,7 @@ impl Driver {
                 .jobs
                 .spawn(async move { Done::Delivered(delivery.await) });
             let job = job.id();
-            self.of_jobs.insert(job, Job::Deliver { lane: id, line });
+            self.of_jobs.insert(job, Job::Deliver { lane: id, slot });
         }
     }
 
@@ -237,14 +237,15 @@ impl Driver {
         };
         match self.of_jobs.remove(&job) {
             Some(Job::Process(intake)) => {
-                self.turns.ended(&intake);
+                let was_slow = matches!(done, Some(Done::Processed { was_slow: true }));
+                self.turns.ended(&intake, was_slow);
                 for lane in intake.lanes() {
                     self.stored(lane);
                 }
                 self.encoded(&intake);
             }
-            Some(Job::Deliver { lane, line }) => {
-                self.slots.ended(&line);
+            Some(Job::Deliver { lane, slot }) => {
+                self.slots.ended(&slot);
                 let turn = match done {
                     Some(Done::Delivered(turn)) => turn,
                     _ => Turn::Failed(OutputError::new("a panic ended the delivery")),
@@ -381,6 +382,7 @@ impl Driver {
         }
         entry.delivering = Some(gathers);
         let (line, bound) = entry.lane.transport.line(&entry.lane.name);
-        self.slots.request(line, bound, id);
+        let is_retry = entry.failures > 0;
+        self.slots.request(line, bound, id, is_retry);
     }
 }

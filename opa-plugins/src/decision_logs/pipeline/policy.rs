@@ -46,12 +46,11 @@ impl Kept {
 /// Asks the event's own policy for each group whether the event is to be dropped and what is to be
 /// masked: `None` when it is dropped. What can't be told is withheld.
 pub(super) async fn ask(mut event: Event, groups: &[Group]) -> Vec<Option<Kept>> {
-    let keep = |event: Event| {
-        let kept = || Kept {
-            event: event.clone(),
-            mask: None,
-        };
-        groups.iter().map(|_| Some(kept())).collect()
+    let keep = |event| {
+        let events = std::iter::repeat_n(event, groups.len());
+        events
+            .map(|event| Some(Kept { event, mask: None }))
+            .collect()
     };
     if matches!(event.input, EventInput::Withheld) {
         return keep(event);
