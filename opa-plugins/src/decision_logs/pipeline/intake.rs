@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use opa_core::AppId;
 use opa_core::plugin::{Admission, DecisionSink, Event};
@@ -12,6 +11,7 @@ use tokio::sync::Notify;
 use super::super::outputs::Policies;
 use super::super::{Audit, WhenFull};
 use super::driver::Message;
+use super::held::Held;
 use super::lane::{Lane, Route};
 use super::ledger::Fate;
 use super::queue::{Pushed, Queue, number};
@@ -35,9 +35,9 @@ pub(super) struct Intake {
     pub(super) groups: Vec<Group>,
     pub(super) terms: Terms,
     pub(super) shared: Arc<Shared>,
-    queue: Mutex<Queue>,
+    pub(super) queue: Mutex<Queue>,
     /// Told for each place that becomes free.
-    room: Notify,
+    pub(super) room: Notify,
     sequence: Option<Arc<AtomicU64>>,
     warned: AtomicBool,
 }
@@ -96,66 +96,13 @@ impl Drop for Handover {
 }
 
 /// What became of an event that was offered.
-enum Offer {
+pub(super) enum Offer {
     /// It is accounted for.
     Taken,
     /// There is no room for it.
     Full(Box<Event>),
     /// It is accounted for: nothing is taken any more.
     Over,
-}
-
-/// A decision that waits for room for its event. When it is dropped, the event is lost.
-struct Held {
-    intake: Arc<Intake>,
-    event: Option<Event>,
-}
-
-impl Held {
-    fn new(intake: Arc<Intake>, event: Event) -> Self {
-        intake.queue.lock().waiting += 1;
-        let event = Some(event);
-        Self { intake, event }
-    }
-
-    /// Whether it was taken within `deadline`.
-    async fn wait(mut self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.is_taken())
-            .await
-            .unwrap_or_default()
-    }
-
-    async fn is_taken(&mut self) -> bool {
-        loop {
-            // The queue can have got room before there was anybody to be told.
-            let room = self.intake.room.notified();
-            if let Some(event) = self.event.take() {
-                match self.intake.offer(event, false) {
-                    Offer::Taken => return true,
-                    Offer::Over => return false,
-                    Offer::Full(event) => self.event = Some(*event),
-                }
-            }
-            room.await;
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let others = {
-            let mut queue = self.intake.queue.lock();
-            queue.waiting = queue.waiting.saturating_sub(1);
-            queue.waiting
-        };
-        if others > 0 {
-            // There may be room for another one.
-            self.intake.room.notify_one();
-        }
-        if let Some(event) = self.event.take() {
-            self.intake.lose(event, Fate::Refused);
-        }
-    }
 }
 
 impl Intake {
@@ -214,7 +161,7 @@ impl Intake {
     }
 
     /// Takes an event that was decided. One that `is_new` waits behind those that wait already.
-    fn offer(self: &Arc<Self>, mut event: Event, is_new: bool) -> Offer {
+    pub(super) fn offer(self: &Arc<Self>, mut event: Event, is_new: bool) -> Offer {
         let mut queue = self.queue.lock();
         // Asked under the lock: at the end the queue is emptied for good.
         if self.shared.is_over() {
@@ -256,7 +203,7 @@ impl Intake {
     }
 
     /// An event that was offered is lost.
-    fn lose(&self, event: Event, fate: Fate) {
+    pub(super) fn lose(&self, event: Event, fate: Fate) {
         let queue = self.queue.lock();
         self.count_up();
         drop(queue);

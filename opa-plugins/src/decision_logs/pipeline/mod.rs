@@ -9,6 +9,7 @@
 mod deliver;
 mod driver;
 mod estimate;
+mod held;
 mod intake;
 mod lane;
 mod ledger;

@@ -274,3 +274,6 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
