@@ -44,23 +44,27 @@ impl WhenFull {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ConfigError> {
         let deadline = reader.field("hold_deadline_ms");
         let field = reader.field("when_full");
-        let read = match field.as_ref().map_or(Ok("drop_oldest"), Field::as_str)? {
-            "drop_oldest" => Self::DropOldest,
-            "drop_newest" => Self::DropNewest,
-            "sample" => Self::Sample,
-            "hold" => Self::Hold {
-                deadline: read_deadline(deadline.as_ref())?,
-            },
-            other => {
-                let text = format!(
-                    "expected `drop_oldest`, `drop_newest`, `sample` or `hold`, found `{other}`"
-                );
-                return Err(field.map_or_else(|| reader.error(""), |field| field.error(text)));
-            }
+        let read = match field {
+            Some(field) => Self::named(&field, deadline.as_ref())?,
+            None => Self::default(),
         };
         match deadline {
             Some(field) if !read.holds() => Err(field.error("it is for `when_full: hold` only")),
             _ => Ok(read),
+        }
+    }
+
+    fn named(field: &Field<'_>, deadline: Option<&Field<'_>>) -> Result<Self, ConfigError> {
+        match field.as_str()? {
+            "drop_oldest" => Ok(Self::DropOldest),
+            "drop_newest" => Ok(Self::DropNewest),
+            "sample" => Ok(Self::Sample),
+            "hold" => Ok(Self::Hold {
+                deadline: read_deadline(deadline)?,
+            }),
+            other => Err(field.error(format!(
+                "expected `drop_oldest`, `drop_newest`, `sample` or `hold`, found `{other}`"
+            ))),
         }
     }
 

@@ -124,6 +124,10 @@ pub(super) fn outputs(
         None => Vec::new(),
     };
     for one in &config.outputs {
+        if outputs.iter().any(|it| *it.name == one.name) {
+            let text = format!("there is another output called `{}`", one.name);
+            return Err(one.section.error(text));
+        }
         outputs.push(OutputSpec {
             name: one.name.as_str().into(),
             output: types.open(&one.output_type, &one.section, scope)?,
