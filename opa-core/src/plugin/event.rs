@@ -232,6 +232,12 @@ impl fmt::Debug for EventInput {
 pub trait DeferredInput: Send + Sync + 'static {
     /// The whole document.
     fn build(&self) -> Value;
+
+    /// About how many bytes it holds until then, for whoever bounds what waits. Must be cheap.
+    /// Default: 4 KiB.
+    fn size_hint(&self) -> usize {
+        4096
+    }
 }
 
 impl fmt::Debug for dyn DeferredInput {

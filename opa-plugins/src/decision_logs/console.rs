@@ -401,12 +401,8 @@ mod tests {
         for (section, path) in [
             ("{console: true, service: s}", "decision_logs.service"),
             (
-                "{console: true, nd_builtin_cache: true}",
-                "decision_logs.nd_builtin_cache",
-            ),
-            (
-                "{console: true, reporting: {trigger: manual}}",
-                "decision_logs.reporting.trigger",
+                "{console: true, outputs: [{type: kafka}]}",
+                "decision_logs.outputs.0",
             ),
             ("{}", "decision_logs"),
             ("{console: 1}", "decision_logs.console"),
@@ -509,7 +505,7 @@ mod tests {
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();
         assert_eq!(counts.written + counts.queue_full, counts.recorded);
-        let (_, of_app) = app_counts()[0].clone();
+        let (_, _, of_app) = app_counts()[0].clone();
         assert_eq!(of_app.decided, decisions);
         assert_eq!(of_app.delivered, counts.written);
         assert_eq!(of_app.delivered + of_app.queue_full, decisions);
