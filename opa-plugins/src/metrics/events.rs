@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use opa_core::AppId;
 
 use crate::decision_logs::AppCounts;
@@ -33,14 +35,17 @@ impl AppEvents {
     }
 
     /// How many were dropped for which reason; reasons at zero as well.
-    pub(super) fn dropped(&self) -> [(&'static str, u64); 6] {
+    pub(super) fn dropped(&self) -> [(&'static str, u64); 9] {
         let counts = &self.counts;
         [
             ("buffer_full", counts.buffer_full),
             ("queue_full", counts.queue_full),
+            ("refused", counts.refused),
+            ("rejected", counts.rejected),
             ("not_delivered", counts.not_delivered),
             ("encoding_failed", counts.encoding_failed),
             ("rate_limited", counts.rate_limited),
+            ("sampled_out", counts.sampled_out),
             ("policy", counts.dropped_by_policy),
         ]
     }
@@ -49,5 +54,12 @@ impl AppEvents {
 impl From<(AppId, AppCounts)> for AppEvents {
     fn from((app, counts): (AppId, AppCounts)) -> Self {
         Self::new(app, counts)
+    }
+}
+
+/// As [`DecisionLogs::app_counts`](crate::decision_logs::DecisionLogs::app_counts) tells them.
+impl From<(AppId, Arc<str>, AppCounts)> for AppEvents {
+    fn from((app, output, counts): (AppId, Arc<str>, AppCounts)) -> Self {
+        Self::new(app, counts).output(&*output)
     }
 }

@@ -25,6 +25,7 @@ use axum::Router;
 use clap::Parser;
 use opa_core::config::{ConfigError, EnvPolicy};
 use opa_plugins::decision_logs::DecisionLogs;
+use opa_plugins::decision_logs::outputs::{File, Otlp, S3};
 use opa_plugins::metrics::Metrics;
 use opa_tower::{Manager, admin};
 
@@ -44,7 +45,10 @@ async fn main() -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return refuse(&error),
     };
-    let decision_logs = opa_plugins::decision_logs();
+    let decision_logs = opa_plugins::decision_logs()
+        .output_type("file", File::default())
+        .output_type("otlp", Otlp::default())
+        .output_type("s3", S3::default());
     let events = decision_logs.app_counts();
     let manager = match manager(&args, &telemetry, decision_logs) {
         Ok(manager) => manager,
@@ -81,10 +85,12 @@ fn manager(
     if telemetry.is_on() {
         builder = builder.trace_context(opa_plugins::opentelemetry());
     }
+    let status = opa_plugins::status().with_decision_logs(decision_logs.upload_status());
+    decision_logs.on_upload(status.upload_listener());
     builder
         .env(EnvPolicy::allow(&args.allow_env))
         .plugin(decision_logs)
-        .plugin(opa_plugins::status())
+        .plugin(status)
         .max_apps(args.max_apps.get())
         .grace(args.grace)
         .permit_dry_run(args.permit_dry_run)

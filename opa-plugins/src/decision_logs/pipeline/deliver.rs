@@ -66,7 +66,9 @@ async fn deliver_one(
     };
     tracing::warn!(app = %lane.app, output = %lane.name, events, "decision log: {error}");
     if error.is_permanent {
-        unsettled.settle(Fate::Rejected, events);
+        let lost = error.lost.map_or(events, |lost| events.min(lost as u64));
+        unsettled.settle(Fate::Rejected, lost);
+        unsettled.settle(Fate::Delivered, events - lost);
         return Ok(());
     }
     lane.put_back(parcel, &mut unsettled);
