@@ -278,7 +278,10 @@ fn acceptor(folder: &Path) -> Result<TlsAcceptor, Box<dyn std::error::Error>> {
     let certificates = CertificateDer::pem_file_iter(folder.join("server.pem"))?;
     let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(folder.join("server.key"))?;
-    let mut config = ServerConfig::builder()
+    // There may be two in this program.
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -29,6 +29,8 @@ struct Kept {
 enum Fault {
     Again,
     Never,
+    /// Only so many events are refused for good.
+    Some(usize),
     Panic,
 }
 
@@ -65,6 +67,12 @@ impl Output for To {
                 Some(Fault::Never) => {
                     let mut error = OutputError::new("never");
                     error.is_permanent = true;
+                    return Err(error);
+                }
+                Some(Fault::Some(lost)) => {
+                    let mut error = OutputError::new("not all");
+                    error.is_permanent = true;
+                    error.lost = Some(lost);
                     return Err(error);
                 }
                 Some(Fault::Panic) => panic!("the output's fault"),
@@ -268,6 +276,18 @@ async fn what_an_output_refuses_for_good_is_counted() {
         "{counts:?}"
     );
     assert_eq!((counts.decided, counts.buffered), (100, 0));
+}
+
+#[tokio::test]
+async fn of_a_batch_some_events_may_be_refused_for_good() {
+    let types = Types::default();
+    *types.at("there").faults.lock().unwrap() = vec![Fault::Some(3)];
+    let config = "decision_logs: {outputs: [{type: keep, batching: {at_count: 10}}]}";
+    let (manager, app, counts) = start(types.plugin(), config).await;
+    decide(&app, 10).await;
+    manager.shutdown(LONG).await;
+    let counts = counts("keep");
+    assert_eq!((counts.rejected, counts.delivered), (3, 7), "{counts:?}");
 }
 
 #[tokio::test]

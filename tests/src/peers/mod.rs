@@ -12,6 +12,7 @@ mod docker_registry;
 mod envoy;
 mod envoy_plugin;
 mod fetch;
+mod kafka;
 mod moto;
 mod nginx;
 mod opa;
@@ -30,6 +31,7 @@ pub use decision_log::{Events, decision_logs};
 pub use docker_registry::{DockerRegistry, PASSWORD, RunningRegistry, USER};
 pub use envoy::{Envoy, RunningEnvoy};
 pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
+pub use kafka::{KAFKA_PASSWORD, KAFKA_USER, Kafka, KafkaMessage, RunningKafka};
 pub use moto::Moto;
 pub use nginx::{Nginx, RunningNginx, renew};
 pub use opa::{Opa, RunningOpa};
@@ -112,4 +114,9 @@ pub fn seaweedfs() -> Option<Seaweedfs> {
 /// moto, version 5.2.5, a mock of AWS's services that checks signatures.
 pub fn moto() -> Option<Moto> {
     fetch::fetch(&moto::RECIPE).map(Moto::at)
+}
+
+/// Apache Kafka, version 4.1.2.
+pub fn kafka() -> Option<Kafka> {
+    fetch::fetch(&kafka::RECIPE).map(Kafka::at)
 }

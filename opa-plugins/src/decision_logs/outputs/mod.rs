@@ -1,4 +1,5 @@
-//! Output types of the decision log: [`File`], [`S3`] and, with the feature `otlp`, `Otlp`.
+//! Output types of the decision log: [`File`], [`S3`] and, each with the feature of its name,
+//! `Kafka` and `Otlp`.
 //!
 //! Each reads its own options; what the pipeline does before it (masks, batches, retries) has its
 //! options beside them.
@@ -13,10 +14,16 @@
 //! ```
 
 mod file;
+#[cfg(feature = "kafka")]
+mod form;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod options;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod s3;
+#[cfg(feature = "kafka")]
+mod tls_files;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +36,8 @@ use super::config::{Batching, DecisionLogsConfig};
 use super::output::{Output, OutputType};
 
 pub use file::File;
+#[cfg(feature = "kafka")]
+pub use kafka::Kafka;
 #[cfg(feature = "otlp")]
 pub use otlp::Otlp;
 pub use s3::S3;
