@@ -137,6 +137,16 @@ impl CredentialsConfig {
 }
 
 impl ClientTlsConfig {
+    /// Files that are read again before each request.
+    #[must_use]
+    pub fn new(cert: impl Into<PathBuf>, private_key: impl Into<PathBuf>) -> Self {
+        Self {
+            cert: cert.into(),
+            private_key: private_key.into(),
+            cert_reread_interval: Duration::ZERO,
+        }
+    }
+
     /// The deprecated authorities go where they belong, into `tls`, unless it has its own.
     fn read(
         mut reader: Reader<'_>,

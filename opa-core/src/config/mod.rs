@@ -145,7 +145,7 @@ pub use keys::{KeyAlgorithm, KeyConfig, SigningConfig};
 pub use load::{Config, PersistenceDirectory};
 pub use polling::PollingConfig;
 pub use reader::Reader;
-pub use s3_signing::S3SigningConfig;
+pub use s3_signing::{S3Keys, S3SigningConfig};
 pub use section::Section;
 pub use service::{ServerTlsConfig, ServiceConfig, ServiceKind};
 pub(crate) use template::read_bounded;

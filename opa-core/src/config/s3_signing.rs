@@ -1,3 +1,4 @@
+use super::credentials::Secret;
 use super::error::{ConfigError, Warning};
 use super::field::Field;
 use super::reader::Reader;
@@ -20,6 +21,30 @@ use super::reader::Reader;
 pub struct S3SigningConfig {
     /// `service`: the AWS service that the requests are for, in lower case. Default: `s3`.
     pub service: String,
+    /// The region, for programs and plugins that have one; that of the environment without it.
+    pub region: Option<String>,
+    /// The keys, for programs and plugins that have some; those of the environment without them.
+    pub keys: Option<S3Keys>,
+}
+
+/// Keys that requests are signed with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct S3Keys {
+    /// The public one.
+    pub access_key_id: String,
+    /// The secret one.
+    pub secret_access_key: Secret,
+}
+
+impl Default for S3SigningConfig {
+    /// For `s3`, with what the environment says.
+    fn default() -> Self {
+        Self {
+            service: "s3".to_owned(),
+            region: None,
+            keys: None,
+        }
+    }
 }
 
 /// Where OPA can take keys from, besides the environment.
@@ -54,7 +79,10 @@ impl S3SigningConfig {
         let service = read_service(&mut reader)?;
         check_version(&mut reader)?;
         warnings.extend(reader.finish()?);
-        Ok(Self { service })
+        Ok(Self {
+            service,
+            ..Self::default()
+        })
     }
 }
 
@@ -112,6 +140,7 @@ mod tests {
     fn keys_come_from_the_environment() {
         let wanted = |service: &str| S3SigningConfig {
             service: service.to_owned(),
+            ..S3SigningConfig::default()
         };
         for (more, service) in [
             ("", "s3"),

@@ -118,6 +118,38 @@ impl fmt::Debug for ServiceConfig {
 }
 
 impl ServiceConfig {
+    /// A service that a plugin's own section describes, at the URL in `url`; the rest is as by
+    /// default, to be changed by the plugin. [`Scope::client`](crate::plugin::Scope::client) makes
+    /// its client. `name` is what it is called in errors.
+    ///
+    /// # Errors
+    /// When that is no `http` or `https` URL.
+    pub fn new(name: impl Into<String>, url: &Field<'_>) -> Result<Self, ConfigError> {
+        let text = url.as_str()?;
+        if !is_url(text) {
+            return Err(url.error(format!("expected {URL}")));
+        }
+        Ok(Self {
+            name: name.into(),
+            kind: ServiceKind::Http,
+            url: text.to_owned(),
+            headers: Vec::new(),
+            response_header_timeout: Some(DEFAULT_TIMEOUT),
+            allow_insecure_tls: false,
+            tls: ServerTlsConfig::default(),
+            credentials: CredentialsConfig::None,
+        })
+    }
+
+    /// Reads its headers, an object of texts, from `headers`.
+    ///
+    /// # Errors
+    /// When a name or a text can't be sent, or a name is there twice.
+    pub fn with_headers(mut self, headers: &Field<'_>) -> Result<Self, ConfigError> {
+        self.headers = headers_in(headers)?;
+        Ok(self)
+    }
+
     fn read(
         field: &Field<'_>,
         key: Option<&str>,
@@ -210,24 +242,32 @@ fn read_type(reader: &mut Reader<'_>) -> Result<ServiceKind, ConfigError> {
 /// The URL is checked with the parser of the client that will use it. It isn't repeated in
 /// errors, because it may hold a password.
 fn read_url(reader: &mut Reader<'_>) -> Result<String, ConfigError> {
-    const WANTED: &str = "a URL that starts with `http://` or `https://` and names a host";
     let Some(field) = reader.field("url") else {
-        return Err(reader.missing("url", WANTED));
+        return Err(reader.missing("url", URL));
     };
     let text = field.as_str()?.trim_end_matches('/');
-    let usable = reqwest::Url::parse(text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if usable {
+    if is_url(text) {
         Ok(text.to_owned())
     } else {
-        Err(field.error(format!("expected {WANTED}")))
+        Err(field.error(format!("expected {URL}")))
     }
 }
 
+const URL: &str = "a URL that starts with `http://` or `https://` and names a host";
+
+fn is_url(text: &str) -> bool {
+    reqwest::Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
 fn read_headers(reader: &mut Reader<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
-    let Some(field) = reader.field("headers") else {
-        return Ok(Vec::new());
-    };
+    match reader.field("headers") {
+        Some(field) => headers_in(&field),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn headers_in(field: &Field<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
     let mut headers = Vec::new();
     for (name, member) in field.members()? {
         let text = if member.is_null() {
@@ -250,14 +290,15 @@ fn read_headers(reader: &mut Reader<'_>) -> Result<Vec<(HeaderName, HeaderValue)
     Ok(headers)
 }
 
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
 fn read_timeout(reader: &mut Reader<'_>) -> Result<Option<Duration>, ConfigError> {
-    const DEFAULT: Duration = Duration::from_secs(10);
     match reader.field("response_header_timeout_seconds") {
         Some(field) => {
             let timeout = duration::seconds(&field, "response_header_timeout_seconds", 0)?;
             Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
         }
-        None => Ok(Some(DEFAULT)),
+        None => Ok(Some(DEFAULT_TIMEOUT)),
     }
 }
 

@@ -137,6 +137,15 @@ impl<'a> Scope<'a> {
         };
         (self.services)(service.ok_or_else(missing)?)
     }
+
+    /// The client of a service that a plugin's own section describes. Connections are shared with
+    /// all services of the same TLS settings.
+    ///
+    /// # Errors
+    /// As [`service`](Self::service).
+    pub fn client(&self, service: &ServiceConfig) -> Result<ServiceClient, ConfigError> {
+        (self.services)(service)
+    }
 }
 
 impl fmt::Debug for Scope<'_> {

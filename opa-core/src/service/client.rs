@@ -104,7 +104,7 @@ impl ServiceClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Posted, PostError> {
-        self.send(Method::POST, path, headers, body).await
+        self.send(Method::POST, Some(path), headers, body).await
     }
 
     /// Puts `body` at `path` below the service's URL; otherwise as [`post`](Self::post).
@@ -117,13 +117,21 @@ impl ServiceClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Posted, PostError> {
-        self.send(Method::PUT, path, headers, body).await
+        self.send(Method::PUT, Some(path), headers, body).await
+    }
+
+    /// Posts `body` to the service's URL itself; otherwise as [`post`](Self::post).
+    ///
+    /// # Errors
+    /// As [`post`](Self::post).
+    pub async fn post_to_url(&self, headers: HeaderMap, body: Bytes) -> Result<Posted, PostError> {
+        self.send(Method::POST, None, headers, body).await
     }
 
     async fn send(
         &self,
         method: Method,
-        path: &str,
+        path: Option<&str>,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Posted, PostError> {
@@ -149,11 +157,14 @@ impl Service {
     async fn send_body(
         &self,
         method: Method,
-        path: &str,
+        path: Option<&str>,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Posted, ServiceError> {
-        let service = target::below(&self.url, path)?;
+        let service = match path {
+            Some(path) => target::below(&self.url, path)?,
+            None => reqwest::Url::parse(&self.url).map_err(ServiceError::new)?,
+        };
         let mut url = service.clone();
         let mut is_own = true;
         for _ in 0..=target::MAX_REDIRECTS {

@@ -22,7 +22,7 @@ use crate::config::{EnvPolicy, Lookedup, S3SigningConfig};
 /// All headers are signed but those that AWS's own clients leave out (`user-agent` and others that
 /// proxies change), and those that the HTTP client adds later.
 pub(super) struct Signer {
-    service: String,
+    config: S3SigningConfig,
     env: EnvPolicy,
     clock: Arc<dyn Clock>,
 }
@@ -36,14 +36,14 @@ struct Keys {
 impl Signer {
     pub(super) fn new(config: &S3SigningConfig, env: EnvPolicy, clock: Arc<dyn Clock>) -> Self {
         Self {
-            service: config.service.clone(),
+            config: config.clone(),
             env,
             clock,
         }
     }
 
     fn sign(&self, request: &mut Parts) -> Result<(), CredentialsError> {
-        let keys = Keys::from_environment(&self.env)?;
+        let keys = Keys::new(&self.config, &self.env)?;
         if self.is_s3() {
             request.uri = s3_uri(&request.uri)?;
         }
@@ -67,7 +67,7 @@ impl Signer {
         let parameters: SigningParams<'_> = v4::SigningParams::builder()
             .identity(&identity)
             .region(&keys.region)
-            .name(&self.service)
+            .name(&self.config.service)
             .time(self.clock.wall())
             .settings(self.settings())
             .build()
@@ -96,14 +96,14 @@ impl Signer {
             settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         }
         // As OPA does.
-        if self.is_s3() || self.service == "glacier" {
+        if self.is_s3() || self.config.service == "glacier" {
             settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
         }
         settings
     }
 
     fn is_s3(&self) -> bool {
-        self.service == "s3"
+        self.config.service == "s3"
     }
 }
 
@@ -114,17 +114,30 @@ impl Credentials for Signer {
 }
 
 impl Keys {
-    fn from_environment(env: &EnvPolicy) -> Result<Self, CredentialsError> {
+    fn new(config: &S3SigningConfig, env: &EnvPolicy) -> Result<Self, CredentialsError> {
+        let identity = match &config.keys {
+            Some(keys) => {
+                let (id, secret) = (&keys.access_key_id, keys.secret_access_key.expose());
+                Identity::new(id, secret, None, None, "configuration")
+            }
+            None => Self::identity(env)?,
+        };
+        let region = match &config.region {
+            Some(region) => region.clone(),
+            None => required(env, "AWS_REGION")?,
+        };
+        Ok(Self { identity, region })
+    }
+
+    fn identity(env: &EnvPolicy) -> Result<Identity, CredentialsError> {
         let key = required(env, "AWS_ACCESS_KEY_ID")?;
         let secret = required(env, "AWS_SECRET_ACCESS_KEY")?;
-        let region = required(env, "AWS_REGION")?;
         let token = match variable(env, "AWS_SESSION_TOKEN")? {
             Some(token) => Some(token),
             // The older name.
             None => variable(env, "AWS_SECURITY_TOKEN")?,
         };
-        let identity = Identity::new(key, secret, token, None, "environment");
-        Ok(Self { identity, region })
+        Ok(Identity::new(key, secret, token, None, "environment"))
     }
 }
 
@@ -226,8 +239,30 @@ mod tests {
         });
         let config = S3SigningConfig {
             service: service.to_owned(),
+            ..S3SigningConfig::default()
         };
         Signer::new(&config, env, Arc::new(At(time)))
+    }
+
+    /// What the configuration has counts more than the environment.
+    #[test]
+    fn keys_and_region_may_be_configured() {
+        let config = S3SigningConfig {
+            region: Some("eu-central-1".to_owned()),
+            keys: Some(crate::config::S3Keys {
+                access_key_id: "AKIDCONFIG".to_owned(),
+                secret_access_key: crate::config::Secret::new("secret"),
+            }),
+            ..S3SigningConfig::default()
+        };
+        let env = EnvPolicy::default().with_lookup(|_| Some("other".into()));
+        let signer = Signer::new(&config, env, Arc::new(At(S3_TIME)));
+        let mut request = get("https://b.test/key", &[]);
+        signer.sign(&mut request).unwrap();
+        let signature = request.headers["authorization"].to_str().unwrap();
+        let scope = "Credential=AKIDCONFIG/20130524/eu-central-1/s3/aws4_request";
+        assert!(signature.contains(scope), "{signature}");
+        assert!(!request.headers.contains_key("x-amz-security-token"));
     }
 
     fn keys(

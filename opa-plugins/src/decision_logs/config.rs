@@ -9,6 +9,7 @@ use opa_core::config::{ConfigError, Field, Reader, Section, Warning};
 use opa_core::engine::EntrypointPath;
 
 pub use batching::Batching;
+pub(super) use batching::go_duration;
 pub use durability::{Audit, WhenFull};
 pub use outputs::OutputConfig;
 pub(super) use outputs::{CONSOLE, SERVICE};

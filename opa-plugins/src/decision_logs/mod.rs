@@ -130,7 +130,7 @@ pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
 pub use limiter::RateLimiter;
 pub use lines::Lines;
 use output::OutputType;
-use outputs::{OutputTypes, Policies};
+use outputs::{OutputTypes, Policies, Way};
 pub use pipeline::{AppCounts, UploadError, UploadTrigger};
 use pipeline::{Pipeline, Route, Terms, Transport};
 
@@ -279,19 +279,28 @@ impl DecisionLogs {
             routes.push(own(CONSOLE, Transport::Console));
         }
         for output in outputs::outputs(section, config, scope, &self.types)? {
+            let transport = match output.way {
+                Way::Console => Transport::Console,
+                Way::Output(to) => Transport::Output {
+                    output: to,
+                    batching: output.batching,
+                    buffer_bytes: output.buffer_bytes,
+                    max_retry: output.max_retry,
+                    labels: scope.labels.clone(),
+                },
+            };
             routes.push(Route {
                 name: output.name,
                 policies: output.policies,
-                transport: Transport::Output {
-                    output: output.output,
-                    batching: output.batching,
-                    buffer_bytes: output.buffer_bytes,
-                    labels: scope.labels.clone(),
-                },
+                transport,
             });
         }
         Ok(routes)
     }
+}
+
+fn has(section: &Section, key: &'static str) -> Result<bool, ConfigError> {
+    Ok(section.reader()?.field(key).is_some())
 }
 
 impl Plugin for DecisionLogs {
@@ -311,19 +320,17 @@ impl Plugin for DecisionLogs {
         let config = self.read(section, scope.config)?;
         let routes = self.routes(section, &config, scope)?;
         let mut attached = Attached::default();
-        for Policies {
-            drop_decision,
-            mask_decision,
-        } in routes.iter().map(|route| &route.policies)
-        {
-            attached = attached
-                .log_policy(drop_decision.clone())
-                .log_policy(mask_decision.clone());
+        for path in routes.iter().flat_map(|route| route.policies.paths()) {
+            attached = attached.log_policy(path.clone());
         }
         let headers = config.request_headers.iter();
         let attached = attached.request_headers(headers.map(|name| name.as_str().into()));
+        let when_full = match self.types.holds(&config) && !has(section, "when_full")? {
+            true => WhenFull::held(),
+            false => config.when_full,
+        };
         let terms = Terms {
-            when_full: config.when_full,
+            when_full,
             audit: config.audit,
             nd_builtin_cache: config.nd_builtin_cache,
             instance: scope.labels.get("id").unwrap_or_default().to_owned(),

@@ -68,6 +68,13 @@ impl WhenFull {
         }
     }
 
+    /// `hold`, with the deadline that is the default.
+    pub(in super::super) fn held() -> Self {
+        Self::Hold {
+            deadline: Duration::from_millis(DEADLINE_MS.unsigned_abs()),
+        }
+    }
+
     /// Whether decisions wait.
     pub(in super::super) fn holds(self) -> bool {
         matches!(self, Self::Hold { .. })

@@ -13,20 +13,21 @@
 //! # drop(types);
 //! ```
 
+pub(super) mod eopa;
 mod file;
-#[cfg(feature = "kafka")]
 mod form;
+
 #[cfg(feature = "kafka")]
 mod kafka;
 mod options;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod s3;
-#[cfg(feature = "kafka")]
 mod tls_files;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opa_core::config::{Config, ConfigError, Section};
 use opa_core::engine::EntrypointPath;
@@ -34,6 +35,7 @@ use opa_core::plugin::Scope;
 
 use super::config::{Batching, DecisionLogsConfig};
 use super::output::{Output, OutputType};
+use eopa::Eopa;
 
 pub use file::File;
 #[cfg(feature = "kafka")]
@@ -47,11 +49,22 @@ pub use s3::S3;
 pub(super) struct OutputSpec {
     /// What it is called in counters. An app has each name once.
     pub(super) name: Arc<str>,
-    pub(super) output: Arc<dyn Output>,
+    pub(super) way: Way,
     pub(super) policies: Policies,
     pub(super) batching: Batching,
     /// The most bytes of events that wait for it; `None` for no limit but that of the process.
     pub(super) buffer_bytes: Option<usize>,
+    /// The longest wait between two tries, where it isn't the pipeline's own.
+    pub(super) max_retry: Option<Duration>,
+}
+
+/// Where the events of an output go.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// To the console of the process.
+    Console,
+    /// To an output.
+    Output(Arc<dyn Output>),
 }
 
 /// The policies on logs of one output.
@@ -59,23 +72,22 @@ pub(super) struct OutputSpec {
 pub(super) struct Policies {
     pub(super) drop_decision: EntrypointPath,
     pub(super) mask_decision: EntrypointPath,
+    /// What is asked about what these leave.
+    pub(super) then: Further,
+}
+
+/// Policies on logs that are asked about what others leave of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Further {
+    pub(super) drop_decision: Option<EntrypointPath>,
+    pub(super) mask_decision: Option<EntrypointPath>,
 }
 
 /// The types by the names that they are registered under.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OutputTypes(HashMap<Arc<str>, Arc<dyn OutputType>>);
-
-/// Reads one section that describes several outputs. The policies are those of `decision_logs`,
-/// for outputs without their own.
-type Composite =
-    fn(&Section, &Scope<'_>, &OutputTypes, &Policies) -> Result<Vec<OutputSpec>, ConfigError>;
-
-/// The plugins that stand for several outputs, by their names in `plugins`.
-const COMPOSITES: [(&str, Composite); 0] = [];
-
-fn composite(name: &str) -> Option<Composite> {
-    let found = COMPOSITES.iter().find(|(known, _)| *known == name);
-    found.map(|(_, read)| *read)
+pub(super) struct OutputTypes {
+    registered: HashMap<Arc<str>, Arc<dyn OutputType>>,
+    eopa: Arc<Eopa>,
 }
 
 impl Policies {
@@ -84,18 +96,38 @@ impl Policies {
         Self {
             drop_decision: config.drop_decision.clone(),
             mask_decision: config.mask_decision.clone(),
+            then: Further::default(),
         }
+    }
+
+    /// Where all of them are.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &EntrypointPath> {
+        let Further {
+            drop_decision,
+            mask_decision,
+        } = &self.then;
+        let first = [&self.drop_decision, &self.mask_decision];
+        first.into_iter().chain(drop_decision).chain(mask_decision)
     }
 }
 
 impl OutputTypes {
     pub(super) fn add(&mut self, name: &str, output_type: Arc<dyn OutputType>) {
-        self.0.insert(name.into(), output_type);
+        self.registered.insert(name.into(), output_type);
     }
 
     /// Whether `plugins.<name>` is an output's configuration.
     pub(super) fn claims(&self, name: &str) -> bool {
-        self.0.contains_key(name) || composite(name).is_some()
+        self.registered.contains_key(name) || name == eopa::NAME
+    }
+
+    /// Whether decisions wait for room where the configuration doesn't say what they do.
+    pub(super) fn holds(&self, config: &DecisionLogsConfig) -> bool {
+        config.plugin.as_deref().is_some_and(|it| self.is_eopa(it))
+    }
+
+    fn is_eopa(&self, plugin: &str) -> bool {
+        plugin == eopa::NAME && !self.registered.contains_key(plugin)
     }
 
     /// The output that `section` asks a type for.
@@ -105,7 +137,7 @@ impl OutputTypes {
         section: &Section,
         scope: &Scope<'_>,
     ) -> Result<Arc<dyn Output>, ConfigError> {
-        let Some(found) = self.0.get(output_type) else {
+        let Some(found) = self.registered.get(output_type) else {
             let known = self.known();
             let text = format!("there is no output type `{output_type}`; there are: {known}");
             return Err(section.error(text));
@@ -130,7 +162,11 @@ impl OutputTypes {
     }
 
     fn known(&self) -> String {
-        let mut known: Vec<_> = self.0.keys().map(|name| format!("`{name}`")).collect();
+        let mut known: Vec<_> = self
+            .registered
+            .keys()
+            .map(|name| format!("`{name}`"))
+            .collect();
         known.sort();
         match known.is_empty() {
             true => "none".to_owned(),
@@ -162,13 +198,15 @@ pub(super) fn outputs(
         }
         outputs.push(OutputSpec {
             name: one.name.as_str().into(),
-            output: types.open(&one.output_type, &one.section, scope)?,
+            way: Way::Output(types.open(&one.output_type, &one.section, scope)?),
             policies: Policies {
                 drop_decision: one.drop_decision.clone(),
                 mask_decision: one.mask_decision.clone(),
+                then: Further::default(),
             },
             batching: one.batching,
             buffer_bytes: one.buffer_size_limit_bytes,
+            max_retry: None,
         });
     }
     Ok(outputs)
@@ -185,14 +223,15 @@ fn plugin_outputs(
         let text = format!("invalid plugin name {plugin:?} in decision_logs");
         return Err(section.error(text));
     };
-    if let Some(read) = composite(plugin) {
-        return read(own, scope, types, policies);
+    if types.is_eopa(plugin) {
+        return types.eopa.outputs(own, scope, policies);
     }
     Ok(vec![OutputSpec {
         name: plugin.into(),
-        output: types.open(plugin, own, scope)?,
+        way: Way::Output(types.open(plugin, own, scope)?),
         policies: policies.clone(),
         batching: Batching::default(),
         buffer_bytes: None,
+        max_retry: None,
     }])
 }

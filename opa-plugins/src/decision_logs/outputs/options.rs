@@ -79,7 +79,9 @@ pub(super) mod testing {
         }
     }
 
-    fn within<T: Send + 'static>(look: impl Fn(&Scope<'_>) -> T + Send + Sync + 'static) -> T {
+    pub(in super::super) fn within<T: Send + 'static>(
+        look: impl Fn(&Scope<'_>) -> T + Send + Sync + 'static,
+    ) -> T {
         let (sender, seen) = mpsc::channel();
         // An app may be attached again when nobody looks any more.
         let plugin = Looks(move |scope: &Scope<'_>| drop(sender.send(look(scope))));

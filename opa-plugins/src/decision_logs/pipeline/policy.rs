@@ -8,7 +8,7 @@ use opa_core::engine::{Budget, EntrypointPath};
 use opa_core::plugin::{Event, EventInput, LogAnswer, LogPolicy};
 
 use super::super::mask::{MaskError, MaskRules};
-use super::super::outputs::Policies;
+use super::super::outputs::{Further, Policies};
 use super::super::{is_dropped, to_value};
 use super::intake::Group;
 
@@ -62,13 +62,7 @@ pub(super) async fn ask(mut event: Event, groups: &[Group]) -> Vec<Option<Kept>>
         }
         return keep(event);
     };
-    let is_asked = |group: &Group| {
-        let Policies {
-            drop_decision,
-            mask_decision,
-        } = &group.policies;
-        policy.defines(drop_decision) || policy.defines(mask_decision)
-    };
+    let is_asked = |group: &Group| group.policies.paths().any(|path| policy.defines(path));
     if !groups.iter().any(is_asked) {
         // The input is built when the event is encoded.
         return keep(event);
@@ -98,9 +92,68 @@ struct Questions<'a> {
 }
 
 impl<'a> Questions<'a> {
-    async fn ask(&mut self, mut event: Event, policies: &'a Policies) -> Option<Kept> {
+    async fn ask(&mut self, event: Event, policies: &'a Policies) -> Option<Kept> {
+        let (drop, mask) = (&policies.drop_decision, &policies.mask_decision);
+        let kept = self.ask_both(event, Some(drop), Some(mask)).await?;
+        let Further {
+            drop_decision,
+            mask_decision,
+        } = &policies.then;
+        let then = [drop_decision, mask_decision].into_iter().flatten();
+        if !then.into_iter().any(|path| self.policy.defines(path)) {
+            return Some(kept);
+        }
+        self.ask_about_the_rest(kept, drop_decision.as_ref(), mask_decision.as_ref())
+            .await
+    }
+
+    /// What others left is the document of these.
+    async fn ask_about_the_rest(
+        &self,
+        kept: Kept,
+        drop: Option<&EntrypointPath>,
+        mask: Option<&EntrypointPath>,
+    ) -> Option<Kept> {
+        let mut unmasked = kept.event.clone();
+        // Masking and encoding are work.
+        let leaving = tokio::task::spawn_blocking(move || {
+            let event = kept.masked();
+            let document = to_value(&event);
+            (event, document)
+        });
+        let (mut event, document) = match leaving.await {
+            Ok(left) => left,
+            Err(_) => {
+                unmasked.withhold("a panic ended the masking");
+                return Some(Kept {
+                    event: unmasked,
+                    mask: None,
+                });
+            }
+        };
+        if matches!(event.input, EventInput::Withheld) {
+            return Some(Kept { event, mask: None });
+        }
+        let Some(document) = document else {
+            event.withhold("the event is too large for the policy on logs");
+            return Some(Kept { event, mask: None });
+        };
+        let mut questions = Questions {
+            policy: self.policy.clone(),
+            document,
+            answered: Vec::new(),
+        };
+        questions.ask_both(event, drop, mask).await
+    }
+
+    async fn ask_both(
+        &mut self,
+        mut event: Event,
+        drop: Option<&'a EntrypointPath>,
+        ask_mask: Option<&'a EntrypointPath>,
+    ) -> Option<Kept> {
         let mut mask = None;
-        match self.answer(&policies.drop_decision).await {
+        match self.answer(drop).await {
             LogAnswer::Value(answer) if is_dropped(Some(&answer)) => return None,
             LogAnswer::Value(_) | LogAnswer::Undefined => {}
             answer => {
@@ -108,7 +161,7 @@ impl<'a> Questions<'a> {
                 return Some(Kept { event, mask });
             }
         }
-        match self.answer(&policies.mask_decision).await {
+        match self.answer(ask_mask).await {
             LogAnswer::Value(answer) => mask = Some(answer),
             LogAnswer::Undefined => {}
             answer => event.withhold(&failed("mask", &answer)),
@@ -116,7 +169,10 @@ impl<'a> Questions<'a> {
         Some(Kept { event, mask })
     }
 
-    async fn answer(&mut self, path: &'a EntrypointPath) -> LogAnswer {
+    async fn answer(&mut self, path: Option<&'a EntrypointPath>) -> LogAnswer {
+        let Some(path) = path else {
+            return LogAnswer::Undefined;
+        };
         if let Some((_, answer)) = self.answered.iter().find(|(asked, _)| *asked == path) {
             return answer.clone();
         }

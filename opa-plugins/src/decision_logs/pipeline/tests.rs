@@ -9,7 +9,7 @@ use opa_core::plugin::{Admission, DeferredInput, Event, EventInput, Labels};
 use opa_core::{Reason, Value};
 
 use super::super::output::{Batch, Output, OutputError, OutputFuture};
-use super::super::outputs::Policies;
+use super::super::outputs::{Further, Policies};
 use super::super::{Audit, Batching, Lines, WhenFull};
 use super::*;
 
@@ -101,11 +101,13 @@ fn route(name: &str, output: &Arc<Moody>, buffer_bytes: Option<usize>) -> Route 
         policies: Policies {
             drop_decision: path("drop"),
             mask_decision: path("mask"),
+            then: Further::default(),
         },
         transport: Transport::Output {
             output: Arc::new(To(Arc::clone(output))),
             batching,
             buffer_bytes,
+            max_retry: None,
             labels: Labels::new([]),
         },
     }

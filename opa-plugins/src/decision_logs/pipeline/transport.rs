@@ -41,6 +41,7 @@ pub(in super::super) enum Transport {
         output: Arc<dyn Output>,
         batching: Batching,
         buffer_bytes: Option<usize>,
+        max_retry: Option<Duration>,
         labels: Labels,
     },
 }
@@ -94,7 +95,8 @@ impl Transport {
     pub(super) fn max_retry(&self) -> Duration {
         match self {
             Self::Service { reporting, .. } => reporting.max_delay,
-            Self::Console | Self::Output { .. } => MAX_RETRY,
+            Self::Console => MAX_RETRY,
+            Self::Output { max_retry, .. } => max_retry.unwrap_or(MAX_RETRY),
         }
     }
 
