@@ -27,7 +27,8 @@
 //!
 //! An app's log can have several outputs at once, each with policies on logs, a buffer and a pace
 //! of its own: `decision_logs.plugin`, and, which OPA doesn't have, `outputs`. What they are is the
-//! matter of the [types](output) that were [registered](DecisionLogs::output_type).
+//! matter of the [types](output) that were [registered](DecisionLogs::output_type). The plugin
+//! `eopa_dl` is one for [several outputs](outputs::eopa), as Enterprise OPA has them.
 //!
 //! ```yaml
 //! decision_logs:

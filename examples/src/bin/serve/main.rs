@@ -25,6 +25,8 @@ use axum::Router;
 use clap::Parser;
 use opa_core::config::{ConfigError, EnvPolicy};
 use opa_plugins::decision_logs::DecisionLogs;
+#[cfg(feature = "kafka")]
+use opa_plugins::decision_logs::outputs;
 use opa_plugins::decision_logs::outputs::{File, Otlp, S3};
 use opa_plugins::metrics::Metrics;
 use opa_tower::{Manager, admin};
@@ -49,6 +51,8 @@ async fn main() -> ExitCode {
         .output_type("file", File::default())
         .output_type("otlp", Otlp::default())
         .output_type("s3", S3::default());
+    #[cfg(feature = "kafka")]
+    let decision_logs = decision_logs.output_type("kafka", outputs::Kafka::default());
     let events = decision_logs.app_counts();
     let manager = match manager(&args, &telemetry, decision_logs) {
         Ok(manager) => manager,

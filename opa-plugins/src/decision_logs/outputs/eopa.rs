@@ -50,9 +50,10 @@ mod sender;
 
 use std::collections::HashMap;
 
-use opa_core::config::{ConfigError, Field, Reader, Section, Warning};
+use opa_core::config::{ConfigError, Field, Reader, Section, ServiceConfig, Warning};
 use opa_core::engine::EntrypointPath;
 use opa_core::plugin::Scope;
+use opa_core::service::ServiceClient;
 
 use self::batching::{Buffer, Gathering};
 use super::options::Warned;
@@ -172,6 +173,18 @@ impl Eopa {
         };
         Ok((output_type, output))
     }
+}
+
+/// The client of an output.
+fn client(
+    service: &ServiceConfig,
+    field: &Field<'_>,
+    scope: &Scope<'_>,
+) -> Result<ServiceClient, ConfigError> {
+    scope.client(service).map_err(|error| {
+        let (text, place) = (error.message(), format!("services.{}: ", service.name));
+        field.error(text.strip_prefix(&place).unwrap_or(text))
+    })
 }
 
 fn decision(

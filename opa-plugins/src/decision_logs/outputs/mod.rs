@@ -1,6 +1,8 @@
 //! Output types of the decision log: [`File`], [`S3`] and, each with the feature of its name,
 //! `Kafka` and `Otlp`.
 //!
+//! Those of Enterprise OPA's plugin `eopa_dl` are in [`eopa`].
+//!
 //! Each reads its own options; what the pipeline does before it (masks, batches, retries) has its
 //! options beside them.
 //!
@@ -13,7 +15,7 @@
 //! # drop(types);
 //! ```
 
-pub(super) mod eopa;
+pub mod eopa;
 mod file;
 mod form;
 

@@ -25,6 +25,10 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// How much is handed to an output at once, whatever is configured.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 const MOST_EVENTS: usize = 10_000;
+/// How long a request may take where nothing is configured.
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// As long as the pipeline waits for a delivery.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest period, a day.
 const MAX_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -160,6 +164,18 @@ pub(super) fn period(
         Some(_) => Err(field.error("must be longer than `0s` and at most `24h`")),
         None => Err(field.error("expected a duration such as `1s` or `500ms`")),
     }
+}
+
+/// `timeout`, which a delivery's own end bounds.
+pub(super) fn timeout(
+    reader: &mut Reader<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Duration, ConfigError> {
+    let timeout = period(reader, "timeout")?.unwrap_or(DEFAULT_TIMEOUT);
+    if let Some(field) = reader.field("timeout").filter(|_| timeout > MAX_TIMEOUT) {
+        warnings.push(field.warning("a delivery takes no longer than a minute"));
+    }
+    Ok(timeout.min(MAX_TIMEOUT))
 }
 
 fn format(field: &Field<'_>, warnings: &mut Vec<Warning>) -> Result<Format, ConfigError> {

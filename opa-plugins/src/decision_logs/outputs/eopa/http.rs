@@ -17,8 +17,6 @@ use super::batching::{self, Gathering};
 use super::sender::{Rate, Retry, Sender, Wrap};
 use super::{NAME, Opened};
 
-/// How long a request may take where nothing is configured.
-pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a service's batches gather.
 const SERVICE_PERIOD: Duration = Duration::from_millis(10);
 /// As OPA's own uploads may be, before they are compressed.
@@ -51,7 +49,7 @@ impl Http {
         }
         Ok(Self {
             service,
-            timeout: batching::period(reader, "timeout")?.unwrap_or(DEFAULT_TIMEOUT),
+            timeout: batching::timeout(reader, warnings)?,
             gathering: Gathering::read(reader, warnings)?,
             wrap: Wrap::None,
             retry: match reader.object("retry")? {
@@ -66,8 +64,7 @@ impl Http {
     }
 
     pub(super) fn open(self, field: &Field<'_>, scope: &Scope<'_>) -> Result<Opened, ConfigError> {
-        let client = scope.client(&self.service);
-        let client = client.map_err(|error| field.error(error.message()))?;
+        let client = super::client(&self.service, field, scope)?;
         let mut gathering = self.gathering;
         gathering.singly = gathering.form.format == Format::Each;
         let mut headers = HeaderMap::new();
@@ -112,7 +109,7 @@ pub(super) fn splunk(
     }
     Ok(Http {
         service,
-        timeout: DEFAULT_TIMEOUT,
+        timeout: batching::DEFAULT_TIMEOUT,
         gathering,
         wrap: Wrap::Splunk,
         retry: Retry::default(),

@@ -8,8 +8,7 @@ use rskafka::client::partition::Compression;
 use super::super::Way;
 use super::super::kafka::Clusters;
 use super::super::kafka::config::{
-    DEFAULT_MAX_REQUEST_BYTES, DEFAULT_TIMEOUT, Sasl, Settings, Target, read_brokers, read_sasl,
-    read_topic,
+    DEFAULT_MAX_REQUEST_BYTES, Sasl, Settings, Target, read_brokers, read_sasl, read_topic,
 };
 use super::super::tls_files::TlsFiles;
 use super::Opened;
@@ -47,7 +46,7 @@ pub(super) fn read(
         topic: read_topic(reader)?,
         form: gathering.form,
         compression: Compression::NoCompression,
-        timeout: batching::period(reader, "timeout")?.unwrap_or(DEFAULT_TIMEOUT),
+        timeout: batching::timeout(reader, warnings)?,
         max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
     };
     Ok((settings, gathering))

@@ -21,7 +21,7 @@ use super::super::form::{Form, Format};
 use super::super::options::answered;
 use super::super::tls_files::TlsFiles;
 use super::batching::{self, Gathering};
-use super::http::{DEFAULT_TIMEOUT, secure};
+use super::http::secure;
 use super::{NAME, Opened};
 
 /// What is read.
@@ -78,14 +78,13 @@ impl S3 {
         gathering.singly = gathering.form.format == Format::Each;
         Ok(Self {
             service,
-            timeout: batching::period(reader, "timeout")?.unwrap_or(DEFAULT_TIMEOUT),
+            timeout: batching::timeout(reader, warnings)?,
             gathering,
         })
     }
 
     pub(super) fn open(self, field: &Field<'_>, scope: &Scope<'_>) -> Result<Opened, ConfigError> {
-        let client = scope.client(&self.service);
-        let client = client.map_err(|error| field.error(error.message()))?;
+        let client = super::client(&self.service, field, scope)?;
         let output = Objects {
             client,
             id: scope.labels.get("id").unwrap_or_default().to_owned(),

@@ -169,6 +169,14 @@ fn http_is_read() {
 }
 
 #[test]
+fn a_timeout_is_no_longer_than_a_delivery() {
+    let value = json!({"url": "https://u.test", "timeout": "61s"});
+    let (http, warnings) = read(&value, http::Http::read);
+    assert_eq!(http.timeout, Duration::from_secs(60));
+    assert_eq!(warnings, ["a delivery takes no longer than a minute"]);
+}
+
+#[test]
 fn splunk_is_read() {
     let value = json!({
         "url": "https://u.test/x", "token": "s3cr3t", "tls": {},
