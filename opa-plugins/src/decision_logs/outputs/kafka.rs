@@ -47,6 +47,10 @@ use super::options::Warned;
 /// an event can be there twice, with the same decision id. Only an event that is larger than the
 /// broker takes is given up ([`OutputError::lost`]).
 ///
+/// Where a quota of the broker slows producers down (`producer_byte_rate`), the client library of this
+/// version sends what was slowed down again, up to a few times, each time with the same decision ids:
+/// the quota should leave the log out.
+///
 /// All apps with the same brokers, TLS and SASL share their connections, one for each partition
 /// that is used. Certificates are read again with each new connection.
 ///
@@ -260,6 +264,22 @@ mod tests {
                 std::str::from_utf8(value).unwrap()
             });
             assert_eq!(shown.collect::<Vec<_>>(), wanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_says_nothing_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let broker = listener.local_addr().unwrap().to_string();
+        let options = [
+            ("brokers", json!([broker])),
+            ("timeout_seconds", json!(0.05)),
+        ];
+        let producer = Clusters::default().producer(settings(&options)).unwrap();
+        let batch = Batch::new(AppId::new("shop").unwrap(), None, events());
+        for _ in 0..2 {
+            let error = producer.deliver(&batch).await.unwrap_err();
+            assert_eq!(error, OutputError::new("no answer within 50ms"));
         }
     }
 
