@@ -119,8 +119,8 @@ use parking_lot::Mutex;
 use crate::status::DecisionLogsStatus;
 
 pub use config::{
-    Audit, Batching, BufferConfig, DecisionLogsConfig, OutputConfig, ReportingConfig, Trigger,
-    WhenFull,
+    Audit, Batching, BufferConfig, DecisionLogsConfig, Durability, OutputConfig, ReportingConfig,
+    Trigger, WhenFull,
 };
 use config::{CONSOLE, SERVICE};
 use console::Console;
@@ -191,6 +191,17 @@ impl DecisionLogs {
     #[must_use]
     pub fn buffer_bytes(self, bytes: usize) -> Self {
         self.pipeline.set_max_bytes(bytes);
+        self
+    }
+
+    /// Keeps events in a spool until they are delivered: all but the console's. It is opened when the
+    /// manager is built, or with the first app whose decisions are logged: all of it is read then, on
+    /// a thread of its own that is waited for. If it can't be, that is an error of the configuration.
+    /// Without this events wait in memory alone. See the [module docs](self#the-spool).
+    #[cfg(all(feature = "spool", unix))]
+    #[must_use]
+    pub fn spool(self, config: spool::SpoolConfig) -> Self {
+        self.pipeline.set_spool(config);
         self
     }
 
@@ -294,6 +305,25 @@ impl DecisionLogs {
     }
 }
 
+/// Whether there is something that decisions can wait for, if they are to.
+fn check_durability(
+    section: &Section,
+    config: &DecisionLogsConfig,
+    has_spool: bool,
+    routes: &[Route],
+) -> Result<(), ConfigError> {
+    let problem = if config.durability != Durability::BeforeResponse {
+        return Ok(());
+    } else if !has_spool {
+        "the program has no spool"
+    } else if routes.iter().all(|it| it.transport.is_console()) {
+        "the console alone has no spool"
+    } else {
+        return Ok(());
+    };
+    Err(section.error(format!("durability: `before_response`: {problem}")))
+}
+
 impl Plugin for DecisionLogs {
     fn name(&self) -> &str {
         "decision_logs"
@@ -309,7 +339,10 @@ impl Plugin for DecisionLogs {
             return Ok(Attached::default());
         };
         let config = self.read(section, scope.config)?;
+        let opened = self.pipeline.open_spool();
+        let has_spool = opened.map_err(|error| section.error(error))?;
         let routes = self.routes(section, &config, scope)?;
+        check_durability(section, &config, has_spool, &routes)?;
         let mut attached = Attached::default();
         for Policies {
             drop_decision,
@@ -324,6 +357,7 @@ impl Plugin for DecisionLogs {
         let attached = attached.request_headers(headers.map(|name| name.as_str().into()));
         let terms = Terms {
             when_full: config.when_full,
+            durability: config.durability,
             audit: config.audit,
             nd_builtin_cache: config.nd_builtin_cache,
             instance: scope.labels.get("id").unwrap_or_default().to_owned(),
