@@ -312,16 +312,19 @@ fn check_durability(
     has_spool: bool,
     routes: &[Route],
 ) -> Result<(), ConfigError> {
-    let problem = if config.durability != Durability::BeforeResponse {
+    if config.durability != Durability::BeforeResponse {
         return Ok(());
-    } else if !has_spool {
-        "the program has no spool"
+    }
+    let problem = if !has_spool {
+        "`before_response` needs a spool, and the program has none"
     } else if routes.iter().all(|it| it.transport.is_console()) {
-        "the console alone has no spool"
+        "`before_response` needs an output, and the console has no spool"
     } else {
         return Ok(());
     };
-    Err(section.error(format!("durability: `before_response`: {problem}")))
+    let mut reader = section.reader()?;
+    let field = reader.field("durability");
+    Err(field.map_or_else(|| section.error(problem), |field| field.error(problem)))
 }
 
 impl Plugin for DecisionLogs {

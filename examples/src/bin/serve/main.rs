@@ -26,6 +26,8 @@ use clap::Parser;
 use opa_core::config::{ConfigError, EnvPolicy};
 use opa_plugins::decision_logs::DecisionLogs;
 use opa_plugins::decision_logs::outputs::{File, Otlp, S3};
+#[cfg(unix)]
+use opa_plugins::decision_logs::spool::SpoolConfig;
 use opa_plugins::metrics::Metrics;
 use opa_tower::{Manager, admin};
 
@@ -49,6 +51,7 @@ async fn main() -> ExitCode {
         .output_type("file", File::default())
         .output_type("otlp", Otlp::default())
         .output_type("s3", S3::default());
+    let decision_logs = spooled(decision_logs, &args);
     let events = decision_logs.app_counts();
     let manager = match manager(&args, &telemetry, decision_logs) {
         Ok(manager) => manager,
@@ -60,6 +63,21 @@ async fn main() -> ExitCode {
         telemetry.shutdown(examples::DEADLINE).await;
     }
     examples::exit(ran)
+}
+
+#[cfg(unix)]
+fn spooled(decision_logs: DecisionLogs, args: &Args) -> DecisionLogs {
+    let Some(path) = &args.spool else {
+        return decision_logs;
+    };
+    let mut config = SpoolConfig::new(path);
+    config.max_bytes = args.spool_bytes;
+    decision_logs.spool(config)
+}
+
+#[cfg(not(unix))]
+fn spooled(decision_logs: DecisionLogs, _: &Args) -> DecisionLogs {
+    decision_logs
 }
 
 fn refuse(error: &dyn Display) -> ExitCode {

@@ -26,7 +26,7 @@ pub(super) async fn taken(mut held: Held, awaiting: Option<Awaiting>, deadline: 
             return false;
         }
         match awaiting {
-            Some(awaiting) => awaiting.is_durable().await,
+            Some(awaiting) => awaiting.durable().await,
             None => true,
         }
     };
@@ -35,7 +35,7 @@ pub(super) async fn taken(mut held: Held, awaiting: Option<Awaiting>, deadline: 
 
 /// Whether a decision may take effect whose event was taken.
 pub(super) async fn durable(awaiting: Awaiting, when_full: WhenFull) -> bool {
-    let durable = awaiting.is_durable();
+    let durable = awaiting.durable();
     match when_full {
         WhenFull::Hold { deadline } => timeout(deadline, durable).await.unwrap_or_default(),
         WhenFull::Deny => durable.await,

@@ -55,7 +55,7 @@ pub(super) struct Awaiting(oneshot::Receiver<Stored>);
 
 impl Awaiting {
     /// Whether all outputs with a spool that the event goes to have it on the disk.
-    pub(super) async fn is_durable(self) -> bool {
+    pub(super) async fn durable(self) -> bool {
         let Ok(Stored { writes, lost }) = self.0.await else {
             return false;
         };

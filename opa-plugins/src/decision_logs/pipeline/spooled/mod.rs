@@ -11,7 +11,8 @@ mod flight;
 mod stream;
 #[cfg(all(feature = "spool", unix))]
 mod streams;
-#[cfg(all(test, feature = "spool", unix))]
+#[cfg(test)]
+#[cfg(all(feature = "spool", unix))]
 mod tests;
 
 #[cfg(not(all(feature = "spool", unix)))]
