@@ -24,6 +24,9 @@ const BATCH: usize = 64;
 /// its own time.
 const TIME: Duration = Duration::from_millis(100);
 
+/// The same of an app whose events go into a spool: what isn't there yet is lost with the process.
+const SPOOL_TIME: Duration = Duration::from_millis(5);
+
 /// After how many events other tasks of the thread have their turn: a policy that answers at once
 /// takes up to about 100 µs.
 const UNINTERRUPTED: usize = 8;
@@ -34,11 +37,14 @@ type Shown = (Vec<Option<Kept>>, Option<Ticket>);
 /// Masks and encodes some of an app's events. Whether it took long.
 pub(super) async fn process(intake: Arc<Intake>) -> bool {
     let start = Instant::now();
-    let is_over_time = || start.elapsed() >= TIME;
+    let time = match intake.lanes().any(|lane| lane.is_spooled()) {
+        true => SPOOL_TIME,
+        false => TIME,
+    };
     let mut unsettled = OnTheirWay::of(&intake);
     let mut shown = Vec::with_capacity(BATCH);
     while shown.len() < BATCH
-        && !is_over_time()
+        && start.elapsed() < time
         && let Some(Handed { event, ticket }) = intake.pop()
     {
         unsettled.add_one();
@@ -49,7 +55,7 @@ pub(super) async fn process(intake: Arc<Intake>) -> bool {
             tokio::task::yield_now().await;
         }
     }
-    let was_slow = is_over_time();
+    let was_slow = start.elapsed() >= TIME;
     // The semaphore is never closed.
     let _permit = intake.shared.encoders.acquire().await;
     let encoding = Arc::clone(&intake);
