@@ -197,7 +197,7 @@ impl Driver {
         let due: Vec<_> = self.awaited.extract_if(.., is_due).collect();
         for Awaited { call, .. } in due {
             for lane in intake.lanes() {
-                self.call(lane.id, &call);
+                self.call(lane.present().id, &call);
             }
         }
     }
