@@ -348,7 +348,8 @@ async fn the_app_that_has_most_gives_way_but_not_one_that_holds() {
     };
     let settled = async |name: &str| until(|| counts(name).buffered == 0).await;
     let holds = start("holds", HOLD);
-    (0..60).for_each(|id| holds.record(event(id)));
+    // More than what the others may have together.
+    (0..90).for_each(|id| holds.record(event(id)));
     settled("holds").await;
     let large = start("large", WhenFull::DropOldest);
     (0..300).for_each(|id| large.record(event(id)));
@@ -356,11 +357,79 @@ async fn the_app_that_has_most_gives_way_but_not_one_that_holds() {
     let small = start("small", WhenFull::DropOldest);
     (0..5).for_each(|id| small.record(event(id)));
     settled("small").await;
-    assert_eq!((counts("holds").spooled, counts("holds").lost()), (60, 0));
+    assert_eq!((counts("holds").spooled, counts("holds").lost()), (90, 0));
     assert_eq!((counts("small").spooled, counts("small").lost()), (5, 0));
     let large = counts("large");
     assert!(large.buffer_full > 100, "{large:?}");
     assert_eq!(large.spooled + large.buffer_full, 300);
+}
+
+/// Takes its time.
+struct Slow(Arc<Moody>);
+
+impl Output for Slow {
+    fn deliver<'a>(&'a self, batch: &'a Batch) -> OutputFuture<'a> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            self.0.take(batch);
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_configuration_waits_for_what_the_old_one_is_delivering() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = spooled(directory.path(), 1 << 30);
+    let moody = Moody::new(1, false);
+    let mut slow = route("x", &moody, None);
+    if let Transport::Output { output, .. } = &mut slow.transport {
+        *output = Arc::new(Slow(Arc::clone(&moody)));
+    }
+    let old = sink(&pipeline, slow, WhenFull::DropOldest, Durability::Async);
+    (0..5).for_each(|id| old.record(event(id)));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let new = route("x", &moody, None);
+    let new = sink(&pipeline, new, WhenFull::DropOldest, Durability::Async);
+    (5..20).for_each(|id| new.record(event(id)));
+    drop(old);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(numbers(&moody).is_empty());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(numbers(&moody), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = spooled(directory.path(), 1 << 30);
+    let dead = Arc::new(AtomicBool::new(true));
+    let moody = Moody::new(1, false);
+    let sink = sink(
+        &pipeline,
+        mortal(&dead, &moody),
+        HOLD,
+        Durability::BeforeResponse,
+    );
+    for id in 0..20 {
+        if let Admission::Waits(waits) = sink.admit(event(id)) {
+            assert!(waits.await);
+        }
+    }
+    let files = std::fs::read_dir(directory.path()).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    let segment = { paths }.find(|path| path.extension().is_some()).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let text = br#""decision_id":"7""#;
+    let at = bytes.windows(text.len()).position(|it| it == text).unwrap();
+    bytes[at] = b'\'';
+    std::fs::write(&segment, bytes).unwrap();
+    dead.store(false, Ordering::Relaxed);
+    pipeline.shutdown(LONG).await;
+    let counts = of(&pipeline, "x");
+    assert_eq!((counts.delivered, counts.damaged), (19, 1), "{counts:?}");
+    let expected: Vec<_> = (0..20).filter(|id| *id != 7).collect();
+    assert_eq!(numbers(&moody), expected);
 }
 
 #[tokio::test]
