@@ -349,7 +349,7 @@ async fn the_app_that_has_most_gives_way_but_not_one_that_holds() {
     let settled = async |name: &str| until(|| counts(name).buffered == 0).await;
     let holds = start("holds", HOLD);
     // More than what the others may have together.
-    (0..90).for_each(|id| holds.record(event(id)));
+    (0..130).for_each(|id| holds.record(event(id)));
     settled("holds").await;
     let large = start("large", WhenFull::DropOldest);
     (0..300).for_each(|id| large.record(event(id)));
@@ -357,10 +357,11 @@ async fn the_app_that_has_most_gives_way_but_not_one_that_holds() {
     let small = start("small", WhenFull::DropOldest);
     (0..5).for_each(|id| small.record(event(id)));
     settled("small").await;
-    assert_eq!((counts("holds").spooled, counts("holds").lost()), (90, 0));
+    assert_eq!((counts("holds").spooled, counts("holds").lost()), (130, 0));
     assert_eq!((counts("small").spooled, counts("small").lost()), (5, 0));
     let large = counts("large");
     assert!(large.buffer_full > 100, "{large:?}");
+    assert!(large.spooled < 130, "{large:?}");
     assert_eq!(large.spooled + large.buffer_full, 300);
 }
 
