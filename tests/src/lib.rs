@@ -24,6 +24,7 @@ pub mod http_client;
 pub mod layered;
 pub mod log_sink;
 pub mod memory;
+pub mod mount;
 pub mod oci_registry;
 pub mod peers;
 pub mod policies;

@@ -10,7 +10,7 @@ use opa_core::engine::EntrypointPath;
 
 pub use batching::Batching;
 pub(super) use batching::go_duration;
-pub use durability::{Audit, WhenFull};
+pub use durability::{Audit, Durability, WhenFull};
 pub use outputs::OutputConfig;
 pub(super) use outputs::{CONSOLE, SERVICE};
 pub use reporting::{BufferConfig, ReportingConfig, Trigger};
@@ -42,6 +42,8 @@ pub struct DecisionLogsConfig {
     pub reporting: ReportingConfig,
     /// `when_full`: what happens when events have no room.
     pub when_full: WhenFull,
+    /// `durability`: whether a decision waits until its event is on the disk.
+    pub durability: Durability,
     /// `audit`: whether events are numbered.
     pub audit: Audit,
     /// `outputs`: further outputs, each with policies on logs of its own. OPA has no such key.
@@ -79,6 +81,7 @@ impl DecisionLogsConfig {
         let console = reader.bool("console")?.unwrap_or_default();
         let plugin = read_plugin(&mut reader, plugins)?;
         let service = read_service(&mut reader, services)?;
+        let durability = Durability::read(&mut reader)?;
         let mut config = Self {
             plugin,
             service,
@@ -92,7 +95,8 @@ impl DecisionLogsConfig {
                 Some(reporting) => ReportingConfig::read(reporting, warnings)?,
                 None => ReportingConfig::default(),
             },
-            when_full: WhenFull::read(&mut reader)?,
+            when_full: WhenFull::read(&mut reader, durability)?,
+            durability,
             audit: Audit::read(&mut reader)?,
             outputs: Vec::new(),
         };

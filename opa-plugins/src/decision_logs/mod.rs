@@ -17,7 +17,7 @@
 //!   order.
 //! - An upload may take a minute. To one service at most 16 apps upload at a time, half of them after
 //!   a failure; and at most 512 in all, of which services that hang leave some to the others.
-//! - All apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
+//! - In memory all apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
 //!   and each app 8,192 that wait to be encoded (its share of 65,536, if there are that many).
 //! - When an app goes, its events are uploaded at once, and given up after ten minutes; when the
 //!   manager shuts down, all that is left is, until its deadline.
@@ -42,11 +42,12 @@
 //!       buffer_size_limit_bytes: 10485760
 //! ```
 //!
-//! Events wait in memory only. Where an app's events have no room, in the queue before they are
-//! encoded or in an output's buffer, `when_full` says what happens (OPA has no such key):
+//! Without a [spool](#the-spool) events wait in memory only. Where an app's events have no room, in
+//! the queue before they are encoded or in an output's buffer, `when_full` says what happens (OPA has
+//! no such key):
 //! `drop_oldest` (the default), `drop_newest`, `sample` (from half full on, one of ten events that
-//! come is kept, and the oldest give way when that is too much), or `hold`: decisions wait for room
-//! up to `hold_deadline_ms` (1000) and are refused without. What decisions were held for is not
+//! come is kept, and the oldest give way when that is too much), `hold`: decisions wait for room
+//! up to `hold_deadline_ms` (1000) and are refused without, or `deny`: they are refused at once. What decisions were held for is not
 //! given up for other apps: such a lane gets its share of the bytes and no more.
 //! The queue is bounded by events and by about the bytes that they hold: 8,192 and 32 MiB for an
 //! app, 65,536 and 128 MiB in all.
@@ -57,6 +58,43 @@
 //! `audit: required` no decision is made when the pipeline takes no more events: because the
 //! program shuts it down, or the Tokio runtime has ended in which the first instance was made, and
 //! where all work on logs is done.
+//!
+//! # The spool
+//!
+//! With `DecisionLogs::spool` (feature `spool`, Unix) events are kept on the disk until they are
+//! delivered, for each app and output but the console: masked and encoded, so that nothing reaches the
+//! disk that the receiver isn't shown. A parcel is read back when it is made, so a receiver that is
+//! dead takes no memory for the events themselves, only about 100 bytes for each. Limits of an output's
+//! buffer are for memory and don't count then; the spool's own does, and `max_decisions_per_second`.
+//! `durability` (OPA has no such key) says when a decision takes effect:
+//!
+//! - `async`, the default: at once. A crash loses what was handed over and is not on the disk: where
+//!   encoding and the disk keep up, 5 ms for a turn of policies on logs (a slow one takes its time), 5 ms
+//!   until it is written (`SpoolConfig::max_delay`), and the time of one sync. Where
+//!   they don't, the queue.
+//! - `before_response`: when the event is on the disk at all outputs that it goes to, which many
+//!   decisions wait for together. The wait is bounded by `hold_deadline_ms`, else by 30 s; then the
+//!   decision is refused, though its event may be in the log. `when_full` is `hold` if it isn't said.
+//!   Where it is `drop_oldest`, `drop_newest` or `sample` a decision takes effect although its event
+//!   is dropped. What a drop policy or `max_decisions_per_second` drops is waited for by nobody.
+//!
+//! When the spool is full, or its disk is full or broken, `when_full` says what happens:
+//! `drop_oldest` has the app and output with most in the spool give up its oldest; `sample`
+//! begins when the spool is half full. With `hold` and `deny` no more decisions are admitted, those that
+//! were are kept (in memory, while the disk fails), and so are the events of apps that are not there:
+//! nobody knows what their configuration says. What a disk takes no more waits in memory, up to
+//! `SpoolConfig::max_pending_bytes`, is delivered from there, and written when
+//! the disk is well again. If the disk is full, `drop_oldest` and `sample` give up as much as a file of
+//! the spool has, twice a second at most, so that one can go.
+//!
+//! After a restart what is left goes out before newer events of the same app and output, with the same
+//! decision ids, to the destination that the configuration names now; the policies on logs are not asked
+//! again. A receiver may see an event twice. The counters `decided` and `recovered` have these
+//! events. What belongs to apps or outputs that are not there (an output that a reload gave
+//! another name, too) stays in the spool, is counted as `spooled` and warned about once when the spool is
+//! opened; it is delivered when an app and an output of that name come again, also without a restart.
+//! What an app leaves that is closed is tried for ten minutes and stays then.
+//! At the end of the process what can't be delivered within the deadline stays.
 //!
 //! A mask that is undefined shows the event whole, as in OPA; that includes a mask whose rules
 //! failed with an error of a built-in (such as a division by zero) outside of strict mode, since
@@ -120,8 +158,8 @@ use parking_lot::Mutex;
 use crate::status::DecisionLogsStatus;
 
 pub use config::{
-    Audit, Batching, BufferConfig, DecisionLogsConfig, OutputConfig, ReportingConfig, Trigger,
-    WhenFull,
+    Audit, Batching, BufferConfig, DecisionLogsConfig, Durability, OutputConfig, ReportingConfig,
+    Trigger, WhenFull,
 };
 use config::{CONSOLE, SERVICE};
 use console::Console;
@@ -192,6 +230,17 @@ impl DecisionLogs {
     #[must_use]
     pub fn buffer_bytes(self, bytes: usize) -> Self {
         self.pipeline.set_max_bytes(bytes);
+        self
+    }
+
+    /// Keeps events in a spool until they are delivered: all but the console's. It is opened when the
+    /// manager is built, or with the first app whose decisions are logged: all of it is read then, on
+    /// a thread of its own that is waited for. If it can't be, that is an error of the configuration.
+    /// Without this events wait in memory alone. See the [module docs](self#the-spool).
+    #[cfg(all(feature = "spool", unix))]
+    #[must_use]
+    pub fn spool(self, config: spool::SpoolConfig) -> Self {
+        self.pipeline.set_spool(config);
         self
     }
 
@@ -304,6 +353,28 @@ fn has(section: &Section, key: &'static str) -> Result<bool, ConfigError> {
     Ok(section.reader()?.field(key).is_some())
 }
 
+/// Whether there is something that decisions can wait for, if they are to.
+fn check_durability(
+    section: &Section,
+    config: &DecisionLogsConfig,
+    has_spool: bool,
+    routes: &[Route],
+) -> Result<(), ConfigError> {
+    if config.durability != Durability::BeforeResponse {
+        return Ok(());
+    }
+    let problem = if !has_spool {
+        "`before_response` needs a spool, and the program has none"
+    } else if routes.iter().all(|it| it.transport.is_console()) {
+        "`before_response` needs an output, and the console has no spool"
+    } else {
+        return Ok(());
+    };
+    let mut reader = section.reader()?;
+    let field = reader.field("durability");
+    Err(field.map_or_else(|| section.error(problem), |field| field.error(problem)))
+}
+
 impl Plugin for DecisionLogs {
     fn name(&self) -> &str {
         "decision_logs"
@@ -319,7 +390,10 @@ impl Plugin for DecisionLogs {
             return Ok(Attached::default());
         };
         let config = self.read(section, scope.config)?;
+        let opened = self.pipeline.open_spool();
+        let has_spool = opened.map_err(|error| section.error(error))?;
         let routes = self.routes(section, &config, scope)?;
+        check_durability(section, &config, has_spool, &routes)?;
         let mut attached = Attached::default();
         for path in routes.iter().flat_map(|route| route.policies.paths()) {
             attached = attached.log_policy(path.clone());
@@ -332,6 +406,7 @@ impl Plugin for DecisionLogs {
         };
         let terms = Terms {
             when_full,
+            durability: config.durability,
             audit: config.audit,
             nd_builtin_cache: config.nd_builtin_cache,
             instance: scope.labels.get("id").unwrap_or_default().to_owned(),

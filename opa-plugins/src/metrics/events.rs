@@ -35,7 +35,7 @@ impl AppEvents {
     }
 
     /// How many were dropped for which reason; reasons at zero as well.
-    pub(super) fn dropped(&self) -> [(&'static str, u64); 9] {
+    pub(super) fn dropped(&self) -> [(&'static str, u64); 10] {
         let counts = &self.counts;
         [
             ("buffer_full", counts.buffer_full),
@@ -43,6 +43,7 @@ impl AppEvents {
             ("refused", counts.refused),
             ("rejected", counts.rejected),
             ("not_delivered", counts.not_delivered),
+            ("damaged", counts.damaged),
             ("encoding_failed", counts.encoding_failed),
             ("rate_limited", counts.rate_limited),
             ("sampled_out", counts.sampled_out),

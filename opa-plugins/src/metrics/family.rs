@@ -14,6 +14,7 @@ pub(super) enum Family {
     Loaded,
     EventsDelivered,
     EventsBuffered,
+    EventsSpooled,
     PluginStatus,
     StartTime,
     Reuses,
@@ -27,7 +28,7 @@ pub(super) enum Family {
 }
 
 /// All of them, in the order in which they are written.
-pub(super) const ALL: [Family; 21] = [
+pub(super) const ALL: [Family; 22] = [
     Family::State,
     Family::ConfigurationProblem,
     Family::Stale,
@@ -39,6 +40,7 @@ pub(super) const ALL: [Family; 21] = [
     Family::Loaded,
     Family::EventsDelivered,
     Family::EventsBuffered,
+    Family::EventsSpooled,
     Family::PluginStatus,
     Family::StartTime,
     Family::Reuses,
@@ -67,7 +69,8 @@ impl Family {
             Self::SuccessRequest => ("last_success_bundle_request", GAUGE, "Gauge for the last success bundle request."),
             Self::Loaded => ("bundle_loaded_counter", COUNTER, "Counter for the bundle loaded."),
             Self::EventsDelivered => ("opa_decision_log_events_delivered_total", COUNTER, "Events of the decision log that were delivered."),
-            Self::EventsBuffered => ("opa_decision_log_events_buffered", GAUGE, "Events of the decision log that wait."),
+            Self::EventsBuffered => ("opa_decision_log_events_buffered", GAUGE, "Events of the decision log that wait in memory alone."),
+            Self::EventsSpooled => ("opa_decision_log_events_spooled", GAUGE, "Events of the decision log that wait in the spool."),
             Self::PluginStatus => ("plugin_status_gauge", GAUGE, "Gauge for the plugin by status."),
             Self::StartTime => ("opa_instance_start_time_seconds", GAUGE, "When the app's instance was started, in seconds since 1970."),
             Self::Reuses => ("opa_instance_reuses_total", COUNTER, "How often the instance was used again within its grace period."),

@@ -44,7 +44,8 @@
 //! | `opa_decisions_total` | `outcome`, `reason` | all other decisions: `allowed`, `denied`, `decided` ([`App::decide`](opa_core::App::decide)), `cancelled` |
 //! | `bundle_loaded_counter` | `name` | activations |
 //! | `opa_decision_log_events_delivered_total` | | events that the service or the console took |
-//! | `opa_decision_log_events_buffered` | | events that wait |
+//! | `opa_decision_log_events_buffered` | | events that wait in memory alone |
+//! | `opa_decision_log_events_spooled` | | events that wait in the spool |
 //! | `plugin_status_gauge` | `name`, `status` | 1 for the state of OPA's plugin `bundle` |
 //! | `opa_instance_start_time_seconds` | | when the instance was started, since 1970 |
 //! | `opa_instance_reuses_total` | | how often it was used again within its grace period |

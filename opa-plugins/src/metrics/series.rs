@@ -150,6 +150,7 @@ fn samples(report: &InstanceReport, events: &[AppEvents]) -> Vec<Sample> {
             counts.delivered,
         );
         to.count(Family::EventsBuffered, Labels::Events(at), counts.buffered);
+        to.count(Family::EventsSpooled, Labels::Events(at), counts.spooled);
     }
     if let Some(state) = bundle_plugin(report) {
         to.add(Family::PluginStatus, Labels::Plugin(state), 1.0);

@@ -2,49 +2,12 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use opa_plugins::decision_logs::spool::{AppendError, RecordId, Spool, SpoolConfig};
+use tests::mount::Mount;
 
 use super::{LONG, read, record, stream};
-
-/// A file system of its own, until it is dropped.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    /// `None`, said loudly, where the test may not mount.
-    fn new(options: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(folder.path())
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            other => {
-                eprintln!("SKIPPED: no file system can be mounted here: {other:?}");
-                None
-            }
-        }
-    }
-
-    fn remount(&self, options: &str) {
-        let mut command = Command::new("mount");
-        command.args(["-o", options]).arg(self.0.path());
-        assert!(command.status().unwrap().success());
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
 
 fn open(path: &Path) -> Spool {
     let mut config = SpoolConfig::new(path);

@@ -65,6 +65,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin: Option<SocketAddr>,
 
+    /// Keeps the events of the decision log in this directory until they are delivered, over restarts.
+    /// Nobody else may use it. With it `decision_logs: {durability: before_response}` can be asked for.
+    #[cfg(unix)]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) spool: Option<PathBuf>,
+
+    /// How many bytes of events the spool may have.
+    #[cfg(unix)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1073741824",
+        value_parser = clap::value_parser!(u64).range(65_536..),
+        requires = "spool"
+    )]
+    pub(crate) spool_bytes: u64,
+
     /// Permits the configuration to ask for `dry-run`, which lets denied requests pass.
     #[arg(long)]
     pub(crate) permit_dry_run: bool,
@@ -136,6 +153,18 @@ mod tests {
         assert_eq!(args.set, ["a.b=1,c=2", "d={e,f}"]);
         assert_eq!(args.set_file, ["g=h,i=j"]);
         assert!(args.watch);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_spool_has_a_directory_and_a_size() {
+        let args = parse("--spool /var/spool/opa").unwrap();
+        assert_eq!(args.spool, Some(PathBuf::from("/var/spool/opa")));
+        assert_eq!(args.spool_bytes, 1 << 30);
+        let args = parse("--spool dir --spool-bytes 1000000").unwrap();
+        assert_eq!(args.spool_bytes, 1_000_000);
+        assert!(parse("--spool-bytes 1000000").is_err());
+        assert!(parse("--spool dir --spool-bytes 1").is_err());
     }
 
     #[test]

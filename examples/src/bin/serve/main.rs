@@ -28,6 +28,8 @@ use opa_plugins::decision_logs::DecisionLogs;
 #[cfg(feature = "kafka")]
 use opa_plugins::decision_logs::outputs;
 use opa_plugins::decision_logs::outputs::{File, Otlp, S3};
+#[cfg(unix)]
+use opa_plugins::decision_logs::spool::SpoolConfig;
 use opa_plugins::metrics::Metrics;
 use opa_tower::{Manager, admin};
 
@@ -53,6 +55,7 @@ async fn main() -> ExitCode {
         .output_type("s3", S3::default());
     #[cfg(feature = "kafka")]
     let decision_logs = decision_logs.output_type("kafka", outputs::Kafka::default());
+    let decision_logs = spooled(decision_logs, &args);
     let events = decision_logs.app_counts();
     let manager = match manager(&args, &telemetry, decision_logs) {
         Ok(manager) => manager,
@@ -64,6 +67,21 @@ async fn main() -> ExitCode {
         telemetry.shutdown(examples::DEADLINE).await;
     }
     examples::exit(ran)
+}
+
+#[cfg(unix)]
+fn spooled(decision_logs: DecisionLogs, args: &Args) -> DecisionLogs {
+    let Some(path) = &args.spool else {
+        return decision_logs;
+    };
+    let mut config = SpoolConfig::new(path);
+    config.max_bytes = args.spool_bytes;
+    decision_logs.spool(config)
+}
+
+#[cfg(not(unix))]
+fn spooled(decision_logs: DecisionLogs, _: &Args) -> DecisionLogs {
+    decision_logs
 }
 
 fn refuse(error: &dyn Display) -> ExitCode {

@@ -128,6 +128,61 @@ impl ChunkEncoder {
         self.open = Batch::default();
     }
 
+    /// A chunk of the first of `events`, and how many of them that are. Without a chunk the first one
+    /// is too large. Nothing of them is kept.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn pack(
+        &mut self,
+        events: &[EncodedEvent<'_>],
+        compressor: &mut Compressor,
+    ) -> (Option<Chunk>, usize) {
+        let mut batch = Batch::default();
+        for event in events {
+            let text = batch.text.len().saturating_add(event.json.len() + 1);
+            if !batch.events.is_empty() && text >= self.adaptive.get() {
+                break;
+            }
+            batch.push(event.json, event.cache.clone());
+        }
+        let gathered = batch.events.len();
+        let mut first = gathered;
+        while first > 1 {
+            let parts = batch.parts(0..first);
+            if let Some(body) = compressor.gzip(&parts, self.limit) {
+                // How full the last chunk is tells nothing.
+                if first < events.len() {
+                    let text = parts.iter().map(|part| part.len()).sum();
+                    self.adapt(text, body.len());
+                }
+                let chunk = Chunk {
+                    body,
+                    events: first,
+                };
+                return (Some(chunk), first);
+            }
+            self.counters.scale_down += 1;
+            first = if first == gathered {
+                first / 8 * 7
+            } else {
+                first / 2
+            }
+            .clamp(1, first - 1);
+        }
+        let chunk = events
+            .first()
+            .and_then(|event| self.alone(event, compressor));
+        if let (Some(chunk), Some(event)) = (&chunk, events.first()) {
+            self.adaptive.learn(event.json.len(), chunk.body.len());
+        }
+        (chunk, 1)
+    }
+
+    /// How many bytes of text make a chunk.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn text_limit(&self) -> usize {
+        self.adaptive.get()
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> ChunkCounters {

@@ -185,3 +185,41 @@ fn a_place_outside_of_the_text_is_none() {
     let event = EncodedEvent::new(b"{}").with_nd_builtin_cache(Some(1..9));
     assert_eq!(event.without_cache(), None);
 }
+
+#[cfg(all(feature = "spool", unix))]
+#[test]
+fn of_events_that_are_there_chunks_are_packed_in_order_and_full() {
+    let limit = 2_000;
+    for seed in 0..50 {
+        let mut random = Random(seed);
+        let made: Vec<_> = (0..300)
+            .map(|id| {
+                let padding = [10, 300, 9_000][random.below(50).saturating_sub(47)];
+                let padding = random.text(padding);
+                let cache = (random.below(4) == 0).then(|| random.text(100));
+                event(id, &padding, cache.as_deref())
+            })
+            .collect();
+        let texts: Vec<_> = made.iter().map(Made::encoded).collect();
+        let (mut encoder, mut compressor) = (ChunkEncoder::new(limit), Compressor::default());
+        let (mut at, mut ids, mut failed, mut chunks) = (0, Vec::new(), 0, 0);
+        while at < texts.len() {
+            let (chunk, done) = encoder.pack(&texts[at..], &mut compressor);
+            assert!(done > 0, "seed {seed}");
+            at += done;
+            let Some(chunk) = chunk else {
+                assert_eq!(done, 1, "seed {seed}");
+                failed += 1;
+                continue;
+            };
+            assert!(chunk.body.len() <= limit, "seed {seed}");
+            assert_eq!(chunk.events, done, "seed {seed}");
+            ids.extend(read(&chunk).into_iter().map(|(id, _)| id));
+            chunks += 1;
+        }
+        assert_eq!(ids.len() + failed, texts.len(), "seed {seed}");
+        assert!(ids.is_sorted(), "seed {seed}");
+        assert!(chunks < 250, "seed {seed}: {chunks}");
+        assert_eq!(encoder.counters().encoding_failure, failed as u64);
+    }
+}

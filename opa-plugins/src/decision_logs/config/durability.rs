@@ -21,6 +21,34 @@ pub enum WhenFull {
         /// `hold_deadline_ms`: how long they wait; a second by default, at most 30 seconds.
         deadline: Duration,
     },
+    /// `deny`: decisions are refused at once.
+    Deny,
+}
+
+/// When a decision takes effect, with a spool: `durability`. OPA has no such key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// `async`, the default: at once. A crash loses what was not written yet.
+    #[default]
+    Async,
+    /// `before_response`: when its event is on the disk. It needs a spool.
+    BeforeResponse,
+}
+
+impl Durability {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ConfigError> {
+        let Some(field) = reader.field("durability") else {
+            return Ok(Self::Async);
+        };
+        match field.as_str()? {
+            "async" => Ok(Self::Async),
+            "before_response" => Ok(Self::BeforeResponse),
+            other => Err(field.error(format!(
+                "expected `async` or `before_response`, found `{other}`"
+            ))),
+        }
+    }
 }
 
 /// Whether events are numbered: `audit`. OPA has no such key.
@@ -41,15 +69,24 @@ const DEADLINE_MS: i64 = 1_000;
 const MAX_DEADLINE_MS: i64 = 30_000;
 
 impl WhenFull {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ConfigError> {
+    /// Who wants no response before the event is safe wants no event to be dropped, unless he says so.
+    pub(super) fn read(
+        reader: &mut Reader<'_>,
+        durability: Durability,
+    ) -> Result<Self, ConfigError> {
         let deadline = reader.field("hold_deadline_ms");
         let field = reader.field("when_full");
         let read = match field {
             Some(field) => Self::named(&field, deadline.as_ref())?,
+            None if durability == Durability::BeforeResponse => Self::Hold {
+                deadline: read_deadline(deadline.as_ref())?,
+            },
             None => Self::default(),
         };
         match deadline {
-            Some(field) if !read.holds() => Err(field.error("it is for `when_full: hold` only")),
+            Some(field) if !matches!(read, Self::Hold { .. }) => {
+                Err(field.error("it is for `when_full: hold` only"))
+            }
             _ => Ok(read),
         }
     }
@@ -62,8 +99,9 @@ impl WhenFull {
             "hold" => Ok(Self::Hold {
                 deadline: read_deadline(deadline)?,
             }),
+            "deny" => Ok(Self::Deny),
             other => Err(field.error(format!(
-                "expected `drop_oldest`, `drop_newest`, `sample` or `hold`, found `{other}`"
+                "expected `drop_oldest`, `drop_newest`, `sample`, `hold` or `deny`, found `{other}`"
             ))),
         }
     }
@@ -75,9 +113,9 @@ impl WhenFull {
         }
     }
 
-    /// Whether decisions wait.
+    /// Whether decisions wait or are refused, so that no event is dropped.
     pub(in super::super) fn holds(self) -> bool {
-        matches!(self, Self::Hold { .. })
+        matches!(self, Self::Hold { .. } | Self::Deny)
     }
 }
 

@@ -100,6 +100,7 @@ fn all_options_are_read() {
             trigger: Trigger::Immediate,
         },
         when_full: WhenFull::DropOldest,
+        durability: Durability::Async,
         audit: Audit::Off,
         outputs: Vec::new(),
     };
@@ -352,5 +353,55 @@ fn what_happens_to_what_has_no_room_is_read() {
     ] {
         let error = read_with(section, &["first"]).unwrap_err();
         assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn durability_decides_what_is_done_without_room() {
+    let hold = |millis| WhenFull::Hold {
+        deadline: Duration::from_millis(millis),
+    };
+    for (section, durability, when_full) in [
+        (json!({}), Durability::Async, WhenFull::DropOldest),
+        (
+            json!({"durability": "async", "when_full": "deny"}),
+            Durability::Async,
+            WhenFull::Deny,
+        ),
+        (
+            json!({"durability": "before_response"}),
+            Durability::BeforeResponse,
+            hold(1000),
+        ),
+        (
+            json!({"durability": "before_response", "hold_deadline_ms": 5}),
+            Durability::BeforeResponse,
+            hold(5),
+        ),
+        (
+            json!({"durability": "before_response", "when_full": "drop_newest"}),
+            Durability::BeforeResponse,
+            WhenFull::DropNewest,
+        ),
+    ] {
+        let config = read(section.clone());
+        assert_eq!(
+            (config.durability, config.when_full),
+            (durability, when_full),
+            "{section}"
+        );
+    }
+    for (section, text) in [
+        (
+            json!({"durability": "x"}),
+            "decision_logs.durability: expected `async` or `before_response`, found `x`",
+        ),
+        (
+            json!({"when_full": "deny", "hold_deadline_ms": 5}),
+            "it is for `when_full: hold` only",
+        ),
+    ] {
+        let error = read_with(section, &["first"]).unwrap_err();
+        assert!(error.contains(text), "{error}");
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::super::output::OutputError;
-use super::lane::Lane;
-use super::ledger::{Fate, Unsettled};
+use super::lane::{Account, Lane};
 use super::outbox::Parcel;
 
 /// How many parcels of a lane are delivered at a time.
@@ -25,17 +24,21 @@ pub(super) async fn deliver(lane: Arc<Lane>, gathers: bool) -> Turn {
     for number in 0..PARCELS {
         let taking = Arc::clone(&lane);
         let taken = tokio::task::spawn_blocking(move || taking.next(gathers)).await;
-        let (parcel, unsettled) = match taken {
-            Ok(Some(taken)) => taken,
-            Ok(None) if number == 0 => return Turn::Done,
-            Ok(None) => return ended(&lane, Turn::Done),
+        let (parcel, account) = match taken {
+            Ok(Ok(Some(taken))) => taken,
+            Ok(Ok(None)) if number == 0 => return Turn::Done,
+            Ok(Ok(None)) => return ended(&lane, Turn::Done),
+            Ok(Err(error)) => {
+                tracing::warn!(app = %lane.app, output = %lane.name, "decision log: {error}");
+                return Turn::Failed(error);
+            }
             Err(error) => {
                 // As after a refusal there is a pause: it may fail again.
                 tracing::error!(app = %lane.app, %error, "decision log: nothing could be taken");
                 return Turn::Failed(OutputError::new("nothing could be taken"));
             }
         };
-        if let Err(error) = deliver_one(&lane, parcel, unsettled).await {
+        if let Err(error) = deliver_one(&lane, parcel, account).await {
             return ended(&lane, Turn::Failed(error));
         }
     }
@@ -55,23 +58,22 @@ fn ended(lane: &Lane, turn: Turn) -> Turn {
 async fn deliver_one(
     lane: &Arc<Lane>,
     mut parcel: Parcel,
-    mut unsettled: Unsettled,
+    account: Account,
 ) -> Result<(), OutputError> {
     let events = parcel.events();
     let delivered = lane.transport.deliver(&lane.app, &mut parcel).await;
     lane.ledger.attempted(delivered.as_ref().err());
     let Err(error) = delivered else {
-        unsettled.settle(Fate::Delivered, events);
+        account.settle(events, 0);
         return Ok(());
     };
     tracing::warn!(app = %lane.app, output = %lane.name, events, "decision log: {error}");
     if error.is_permanent {
         let lost = error.lost.map_or(events, |lost| events.min(lost as u64));
-        unsettled.settle(Fate::Rejected, lost);
-        unsettled.settle(Fate::Delivered, events - lost);
+        account.settle(events, lost);
         return Ok(());
     }
-    lane.put_back(parcel, &mut unsettled);
+    lane.put_back(parcel, account);
     lane.shared.relieve();
     Err(error)
 }

@@ -37,6 +37,8 @@ pub(super) enum Message {
     Closing(Arc<Intake>),
     /// What was decided by now is delivered now, of one app or of all.
     Trigger(Option<AppId>, Arc<Call>),
+    /// There may be events from before for a lane.
+    Stored(Arc<Lane>),
     /// The process ends: what is there is delivered now.
     Drain,
 }
@@ -140,12 +142,16 @@ impl Driver {
             Message::Events(intake) => self.turns.add(intake),
             Message::Closing(intake) => {
                 for lane in intake.lanes() {
+                    if lane.is_spooled() {
+                        self.stored(lane);
+                    }
                     if let Some(entry) = self.entries.get_mut(&lane.id) {
                         entry.closed_at = Some(Instant::now());
                         self.next_of(lane.id);
                     }
                 }
             }
+            Message::Stored(lane) => self.stored(&lane),
             Message::Trigger(app, call) => self.trigger(app.as_ref(), &call),
             Message::Drain => {
                 self.draining = true;
@@ -191,7 +197,7 @@ impl Driver {
         let due: Vec<_> = self.awaited.extract_if(.., is_due).collect();
         for Awaited { call, .. } in due {
             for lane in intake.lanes() {
-                self.call(lane.id, &call);
+                self.call(lane.present().id, &call);
             }
         }
     }
@@ -258,6 +264,7 @@ impl Driver {
 
     /// Events were put into a lane, perhaps.
     fn stored(&mut self, lane: &Arc<Lane>) {
+        let lane = &lane.present();
         if !lane.is_delivered() {
             self.entries.entry(lane.id).or_insert_with(|| Entry {
                 lane: Arc::clone(lane),
@@ -278,6 +285,8 @@ impl Driver {
         };
         entry.delivering = None;
         self.turns.unpark(entry.lane.intake);
+        let present = entry.lane.present();
+        let is_present = present.id == id;
         let again = std::mem::take(&mut entry.again);
         match turn {
             Turn::Done => entry.failures = 0,
@@ -288,6 +297,9 @@ impl Driver {
                     call.fail(&entry.lane.app, &entry.lane.name, &error.message);
                 }
                 self.failed(id, error.retry_after);
+                if !is_present {
+                    self.stored(&present);
+                }
                 return;
             }
         }
@@ -299,6 +311,9 @@ impl Driver {
             self.request(id, true);
         }
         self.next_of(id);
+        if !is_present {
+            self.stored(&present);
+        }
     }
 
     fn failed(&mut self, id: u64, retry_after: Option<Duration>) {
@@ -336,6 +351,10 @@ impl Driver {
         if entry.lane.is_delivered() {
             self.set_due(id, None);
             self.entries.remove(&id);
+            return;
+        }
+        if entry.lane.is_busy() {
+            // It is told when that has ended.
             return;
         }
         let is_last = self.draining || entry.closed_at.is_some();

@@ -9,17 +9,19 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::super::outputs::Policies;
-use super::super::{Audit, WhenFull};
+use super::super::{Audit, Durability, WhenFull};
 use super::driver::Message;
-use super::held::Held;
+use super::held::{self, Held};
 use super::lane::{Lane, Route};
 use super::ledger::Fate;
 use super::queue::{Pushed, Queue, number};
 use super::shared::Shared;
+use super::ticket::Handed;
 
 /// What is the same for all outputs of an app.
 pub(in super::super) struct Terms {
     pub(in super::super) when_full: WhenFull,
+    pub(in super::super) durability: Durability,
     pub(in super::super) audit: Audit,
     /// Events show the answers of non-deterministic built-ins.
     pub(in super::super) nd_builtin_cache: bool,
@@ -54,8 +56,8 @@ pub(super) struct Handover(pub(super) Arc<Intake>);
 impl DecisionSink for Handover {
     fn record(&self, event: Event) {
         self.0.decided();
-        if let Offer::Full(event) = self.0.offer(event, true) {
-            self.0.lose(*event, Fate::QueueFull);
+        if let Offer::Full(handed) = self.0.offer(Handed::alone(event), true) {
+            self.0.lose(*handed, Fate::QueueFull);
         }
     }
 
@@ -70,18 +72,33 @@ impl DecisionSink for Handover {
     fn admit(&self, event: Event) -> Admission {
         let intake = &self.0;
         intake.decided();
-        let must_be_taken = intake.terms.when_full.holds() || intake.terms.audit == Audit::Required;
-        match (intake.offer(event, true), intake.terms.when_full) {
-            (Offer::Over, _) if must_be_taken => Admission::Refused,
-            (Offer::Full(event), WhenFull::Hold { deadline }) => {
-                let held = Held::new(Arc::clone(intake), *event);
-                Admission::Waits(Box::pin(held.wait(deadline)))
+        let when_full = intake.terms.when_full;
+        let must_be_taken = when_full.holds() || intake.terms.audit == Audit::Required;
+        let (handed, awaiting) = match intake.terms.durability {
+            Durability::Async => (Handed::alone(event), None),
+            Durability::BeforeResponse => {
+                let (handed, awaiting) = Handed::awaited(event);
+                (handed, Some(awaiting))
             }
-            (Offer::Full(event), _) => {
-                intake.lose(*event, Fate::QueueFull);
+        };
+        match (intake.offer(handed, true), when_full) {
+            (Offer::Over, _) if must_be_taken => Admission::Refused,
+            (Offer::Full(handed), WhenFull::Hold { deadline }) => {
+                let held = Held::new(Arc::clone(intake), *handed);
+                Admission::Waits(Box::pin(held::taken(held, awaiting, deadline)))
+            }
+            (Offer::Full(handed), WhenFull::Deny) => {
+                intake.lose(*handed, Fate::Refused);
+                Admission::Refused
+            }
+            (Offer::Full(handed), _) => {
+                intake.lose(*handed, Fate::QueueFull);
                 Admission::Admitted
             }
-            (Offer::Taken | Offer::Over, _) => Admission::Admitted,
+            (Offer::Taken | Offer::Over, _) => match awaiting {
+                None => Admission::Admitted,
+                Some(awaiting) => Admission::Waits(Box::pin(held::durable(awaiting, when_full))),
+            },
         }
     }
 }
@@ -100,7 +117,7 @@ pub(super) enum Offer {
     /// It is accounted for.
     Taken,
     /// There is no room for it.
-    Full(Box<Event>),
+    Full(Box<Handed>),
     /// It is accounted for: nothing is taken any more.
     Over,
 }
@@ -115,7 +132,8 @@ impl Intake {
             transport,
         } in routes
         {
-            let lane = Lane::new(shared, id, app, name, transport, terms.when_full);
+            let spooled = shared.spooled(app, &name, &transport, terms.when_full);
+            let lane = Lane::new(shared, id, app, name, transport, terms.when_full, spooled);
             let lane = Arc::new(lane);
             match groups.iter_mut().find(|it| it.policies == policies) {
                 Some(group) => group.lanes.push(lane),
@@ -145,7 +163,15 @@ impl Intake {
 
     /// Whether its events must wait, since one of its outputs has no room for more.
     pub(super) fn is_blocked(&self) -> bool {
-        self.terms.when_full.holds() && self.lanes().any(|lane| lane.is_blocked())
+        let waits = |lane: &Arc<Lane>| !lane.is_spooled() && lane.is_blocked();
+        self.terms.when_full.holds() && self.lanes().any(waits)
+    }
+
+    /// Whether decisions must wait or be refused, since the spool takes no more: it must have what
+    /// is admitted.
+    fn is_spool_blocked(&self) -> bool {
+        let blocked = |lane: &Arc<Lane>| lane.is_spooled() && lane.is_blocked();
+        self.terms.when_full.holds() && self.lanes().any(blocked)
     }
 
     fn decided(&self) {
@@ -161,7 +187,8 @@ impl Intake {
     }
 
     /// Takes an event that was decided. One that `is_new` waits behind those that wait already.
-    pub(super) fn offer(self: &Arc<Self>, mut event: Event, is_new: bool) -> Offer {
+    pub(super) fn offer(self: &Arc<Self>, mut handed: Handed, is_new: bool) -> Offer {
+        let is_spool_blocked = self.is_spool_blocked();
         let mut queue = self.queue.lock();
         // Asked under the lock: at the end the queue is emptied for good.
         if self.shared.is_over() {
@@ -170,17 +197,17 @@ impl Intake {
             self.settle(Fate::NotDelivered, 1);
             return Offer::Over;
         }
-        if is_new && queue.waiting > 0 {
-            return Offer::Full(Box::new(event));
+        if is_spool_blocked || is_new && queue.waiting > 0 {
+            return Offer::Full(Box::new(handed));
         }
         let before = queue.size();
         let limit = self.shared.queue_limit();
         let has_number =
             self.terms.when_full != WhenFull::DropNewest && !self.terms.when_full.holds();
         if has_number {
-            self.number(&mut event);
+            self.number(&mut handed.event);
         }
-        let pushed = queue.push(event, limit, self.terms.when_full);
+        let pushed = queue.push(handed, limit, self.terms.when_full);
         if !has_number && matches!(pushed, Pushed::Taken { .. }) {
             queue.change_last(|event| self.number(event));
         }
@@ -191,7 +218,7 @@ impl Intake {
             self.shared.schedule(self);
         }
         match pushed {
-            Pushed::Full(event) => return Offer::Full(event),
+            Pushed::Full(handed) => return Offer::Full(handed),
             Pushed::Sampled => self.settle(Fate::SampledOut, 1),
             Pushed::Taken { dropped } if !dropped.is_empty() => {
                 self.settle(Fate::QueueFull, dropped.len() as u64);
@@ -203,11 +230,11 @@ impl Intake {
     }
 
     /// An event that was offered is lost.
-    pub(super) fn lose(&self, event: Event, fate: Fate) {
+    pub(super) fn lose(&self, handed: Handed, fate: Fate) {
         let queue = self.queue.lock();
         self.count_up();
         drop(queue);
-        drop(event);
+        drop(handed);
         self.settle(fate, 1);
         self.warn_once("events come faster than they can be encoded, and are dropped");
     }
@@ -226,10 +253,10 @@ impl Intake {
     }
 
     /// The oldest event that waits to be encoded.
-    pub(super) fn pop(&self) -> Option<Event> {
+    pub(super) fn pop(&self) -> Option<Handed> {
         let mut queue = self.queue.lock();
         let before = queue.size();
-        let mut event = queue.pop()?;
+        let mut handed = queue.pop()?;
         self.shared.queued(before, queue.size());
         let is_waited_for = queue.waiting > 0;
         drop(queue);
@@ -237,9 +264,9 @@ impl Intake {
             self.room.notify_one();
         }
         if !self.terms.nd_builtin_cache {
-            event.nd_builtin_cache = None;
+            handed.event.nd_builtin_cache = None;
         }
-        Some(event)
+        Some(handed)
     }
 
     /// How many events were taken out of the queue.
@@ -269,8 +296,8 @@ impl Intake {
         let mut queue = self.queue.lock();
         let before = queue.size();
         let mut forgotten = Vec::with_capacity(before.0);
-        while let Some(event) = queue.pop() {
-            forgotten.push(event);
+        while let Some(handed) = queue.pop() {
+            forgotten.push(handed);
         }
         self.shared.queued(before, (0, 0));
         drop(queue);

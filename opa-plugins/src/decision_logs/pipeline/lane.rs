@@ -9,10 +9,12 @@ use parking_lot::Mutex;
 
 use super::super::WhenFull;
 use super::super::chunk::{ChunkCounters, Compressor};
+use super::super::output::OutputError;
 use super::super::outputs::Policies;
 use super::ledger::{Fate, Ledger, Unsettled};
 use super::outbox::{Encoded, Losses, Outbox, Parcel};
 use super::shared::Shared;
+use super::spooled::{InFlight, Spooled, Taken};
 use super::transport::Transport;
 
 /// How many bytes every lane may hold.
@@ -26,6 +28,25 @@ pub(in super::super) struct Route {
     pub(in super::super) transport: Transport,
 }
 
+/// Who accounts for a parcel.
+pub(super) enum Account {
+    Memory(Unsettled),
+    Spool(InFlight),
+}
+
+impl Account {
+    /// The output has the events of the parcel but for `rejected` ones, which it never takes.
+    pub(super) fn settle(self, events: u64, rejected: u64) {
+        match self {
+            Self::Memory(mut unsettled) => {
+                unsettled.settle(Fate::Rejected, rejected);
+                unsettled.settle(Fate::Delivered, events - rejected);
+            }
+            Self::Spool(flight) => flight.settle(rejected),
+        }
+    }
+}
+
 /// An output of an app, with the events that wait for it.
 pub(super) struct Lane {
     pub(super) id: u64,
@@ -37,10 +58,14 @@ pub(super) struct Lane {
     pub(super) transport: Transport,
     pub(super) ledger: Arc<Ledger>,
     pub(super) shared: Arc<Shared>,
+    /// Nothing is in it when there is a spool.
     outbox: Mutex<Outbox>,
+    spooled: Option<Spooled>,
     /// What the outbox holds, for others to see.
     bytes: AtomicUsize,
     closing: AtomicBool,
+    /// What is in the spool stays there.
+    left: AtomicBool,
     warned: AtomicBool,
 }
 
@@ -52,6 +77,7 @@ impl Lane {
         name: Arc<str>,
         transport: Transport,
         when_full: WhenFull,
+        spooled: Option<Spooled>,
     ) -> Self {
         let outbox = transport.outbox(when_full);
         let ledger = shared.ledger(app, &name);
@@ -62,12 +88,14 @@ impl Lane {
             when_full,
             app: app.clone(),
             outbox: Mutex::new(outbox),
+            spooled,
             transport,
             ledger,
             name,
             shared: Arc::clone(shared),
             bytes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }
     }
@@ -81,29 +109,80 @@ impl Lane {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Takes an event that is counted as buffered. Takes its time.
-    pub(super) fn take(self: &Arc<Self>, event: Encoded, compressor: &mut Compressor) {
+    /// Whether its events wait in the spool.
+    pub(super) fn is_spooled(&self) -> bool {
+        self.spooled.is_some()
+    }
+
+    /// Who delivers what it has: another one if it has a spool and its configuration is not the
+    /// present one.
+    pub(super) fn present(self: &Arc<Self>) -> Arc<Self> {
+        let owner = self.spooled.as_ref().and_then(Spooled::owner);
+        owner.unwrap_or_else(|| Arc::clone(self))
+    }
+
+    /// Takes an event that is counted as buffered, and says where it is if there is a spool. Takes
+    /// its time.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        event: Encoded,
+        compressor: &mut Compressor,
+    ) -> Option<Taken> {
+        if let Some(spooled) = &self.spooled {
+            let taken = spooled.take(&self.shared, event);
+            if matches!(taken, Taken::Lost) {
+                self.warn_once("the spool takes no more, events are dropped");
+            }
+            return Some(taken);
+        }
         let now = self.shared.now();
         self.change(1, |outbox, losses| {
             outbox.push(event, now, compressor, losses)
         });
+        None
     }
 
     /// The oldest events that are delivered at once, which are not delivered otherwise. Takes its
     /// time.
-    pub(super) fn next(self: &Arc<Self>, gathers: bool) -> Option<(Parcel, Unsettled)> {
+    ///
+    /// # Errors
+    /// The spool can't be read now.
+    pub(super) fn next(
+        self: &Arc<Self>,
+        gathers: bool,
+    ) -> Result<Option<(Parcel, Account)>, OutputError> {
         let mut compressor = self.shared.compressor();
-        let parcel = self.change(0, |outbox, losses| {
-            let parcel = outbox.next(gathers, &mut compressor, losses)?;
-            let unsettled = Unsettled::new(&self.ledger, parcel.events(), Fate::NotDelivered);
-            Some((parcel, unsettled))
-        });
+        let parcel = match &self.spooled {
+            Some(_) if !self.is_present() => Ok(None),
+            Some(spooled) => {
+                let next = spooled.next(gathers, &mut compressor);
+                next.map(|next| next.map(|(parcel, flight)| (parcel, Account::Spool(flight))))
+            }
+            None => Ok(self.change(0, |outbox, losses| {
+                let parcel = outbox.next(gathers, &mut compressor, losses)?;
+                let unsettled = Unsettled::new(&self.ledger, parcel.events(), Fate::NotDelivered);
+                Some((parcel, Account::Memory(unsettled)))
+            })),
+        };
         self.shared.give_back(compressor);
         parcel
     }
 
+    /// Whether another lane delivers what it has, of a configuration before.
+    pub(super) fn is_busy(&self) -> bool {
+        self.spooled.as_ref().is_some_and(Spooled::is_busy)
+    }
+
+    fn is_present(self: &Arc<Self>) -> bool {
+        Arc::ptr_eq(&self.present(), self) && !self.left.load(Ordering::Acquire)
+    }
+
     /// A parcel could not be delivered: it is the oldest again.
-    pub(super) fn put_back(self: &Arc<Self>, parcel: Parcel, unsettled: &mut Unsettled) {
+    pub(super) fn put_back(self: &Arc<Self>, parcel: Parcel, account: Account) {
+        let mut unsettled = match account {
+            Account::Memory(unsettled) => unsettled,
+            Account::Spool(flight) => return flight.put_back(),
+        };
         let events = parcel.events();
         unsettled.hand_on(events);
         self.change(events, |outbox, losses| outbox.put_back(parcel, losses));
@@ -116,6 +195,9 @@ impl Lane {
 
     /// Whether it has no room for more, if none of what it holds may be lost.
     pub(super) fn is_blocked(&self) -> bool {
+        if let Some(spooled) = &self.spooled {
+            return spooled.is_blocked();
+        }
         let outbox = self.outbox.lock();
         let held = outbox.bytes();
         let is_full = outbox.is_at_its_limit();
@@ -123,8 +205,16 @@ impl Lane {
         is_full || held > LEAST_SHARE.max(self.shared.share())
     }
 
-    /// Gives up all that waits.
+    /// Gives up all that waits, but for what is in the spool.
     pub(super) fn abandon(self: &Arc<Self>) {
+        if let Some(spooled) = &self.spooled {
+            let was_present = self.is_present();
+            self.left.store(true, Ordering::Release);
+            if was_present {
+                spooled.leave();
+            }
+            return;
+        }
         self.change(0, |outbox, losses| outbox.give_up_all(losses));
     }
 
@@ -173,17 +263,26 @@ impl Lane {
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_delivered(&self) -> bool {
+    pub(super) fn is_delivered(self: &Arc<Self>) -> bool {
+        if let Some(spooled) = &self.spooled {
+            return spooled.is_empty() || !self.is_present();
+        }
         self.outbox.lock().is_empty()
     }
 
     /// Whether something is to be delivered before its time.
     pub(super) fn is_full(&self) -> bool {
+        if let Some(spooled) = &self.spooled {
+            return spooled.is_full();
+        }
         self.outbox.lock().is_full()
     }
 
     /// Whether as much waits as is delivered at once.
     pub(super) fn has_backlog(&self) -> bool {
+        if let Some(spooled) = &self.spooled {
+            return spooled.has_backlog();
+        }
         self.outbox.lock().has_backlog()
     }
 

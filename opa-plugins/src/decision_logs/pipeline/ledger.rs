@@ -15,8 +15,11 @@ use super::super::output::OutputError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppCounts {
-    /// Events that were handed over.
+    /// Events that were handed over: by this process, and, as far as they were still in the spool
+    /// when it was opened, by one before it.
     pub decided: u64,
+    /// How many of `decided` were in the spool when it was opened.
+    pub recovered: u64,
     /// Events that the service or another output took, or the console's writer.
     pub delivered: u64,
     /// Events that the drop policy dropped.
@@ -25,12 +28,13 @@ pub struct AppCounts {
     pub queue_full: u64,
     /// Events above `max_decisions_per_second`.
     pub rate_limited: u64,
-    /// Events dropped because the buffer, of the app or of the process, was full.
+    /// Events dropped because the buffer, of the app or of the process, or the spool was full, or
+    /// the spool's disk could not be written to.
     pub buffer_full: u64,
     /// Events that were not in the sample (`when_full: sample`).
     pub sampled_out: u64,
     /// Events whose decision was refused, since there was no room for them in time
-    /// (`when_full: hold`).
+    /// (`when_full: hold`), or at once (`when_full: deny`).
     pub refused: u64,
     /// Events that could not be encoded, or are too large for an upload.
     pub encoding_failed: u64,
@@ -39,7 +43,12 @@ pub struct AppCounts {
     /// Events that could not be delivered before the end: of the process, or of a closed app's
     /// patience.
     pub not_delivered: u64,
-    /// Events that wait.
+    /// Events whose record in the spool was damaged.
+    pub damaged: u64,
+    /// Events that wait in the spool, also those of apps that are not there, and those that aren't
+    /// durable yet.
+    pub spooled: u64,
+    /// Events that wait in memory alone.
     pub buffered: u64,
 }
 
@@ -55,6 +64,7 @@ impl AppCounts {
             + self.encoding_failed
             + self.rejected
             + self.not_delivered
+            + self.damaged
     }
 }
 
@@ -71,19 +81,35 @@ pub(super) enum Fate {
     EncodingFailed,
     Rejected,
     NotDelivered,
+    #[cfg_attr(
+        not(all(feature = "spool", unix)),
+        expect(dead_code, reason = "only a spool knows of it")
+    )]
+    Damaged,
 }
 
 /// What waits in the whole process.
 #[derive(Default)]
 pub(super) struct Totals {
-    buffered: AtomicU64,
+    /// In memory, and in the spool for an output that is there.
+    waiting: AtomicU64,
     /// Told when nothing waits any more.
     pub(super) empty: Notify,
 }
 
 impl Totals {
     pub(super) fn is_empty(&self) -> bool {
-        self.buffered.load(Ordering::Acquire) == 0
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn add(&self, events: u64) {
+        self.waiting.fetch_add(events, Ordering::AcqRel);
+    }
+
+    fn remove(&self, events: u64) {
+        if events > 0 && self.waiting.fetch_sub(events, Ordering::AcqRel) == events {
+            self.empty.notify_one();
+        }
     }
 }
 
@@ -108,6 +134,8 @@ struct State {
     last: Option<Attempt>,
     /// Nothing is delivered any more: all was settled, and what comes is.
     closed: bool,
+    /// What is spooled waits for an output that is there.
+    attached: bool,
 }
 
 impl Ledger {
@@ -179,7 +207,7 @@ impl Ledger {
             return;
         }
         state.counts.buffered += 1;
-        self.totals.buffered.fetch_add(1, Ordering::AcqRel);
+        self.totals.add(1);
     }
 
     /// So many events don't wait any more.
@@ -197,6 +225,60 @@ impl Ledger {
         let waiting = state.counts.buffered;
         self.settle_in(&mut state, Fate::NotDelivered, waiting);
         state.closed = true;
+        self.attach_in(&mut state, false);
+    }
+
+    /// So many events are in the spool, of a process before.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn recover(&self, events: u64) {
+        let counts = &mut self.state.lock().counts;
+        counts.decided += events;
+        counts.recovered += events;
+        counts.spooled += events;
+    }
+
+    /// Whether what is spooled is to be delivered.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn attach(&self, attached: bool) {
+        let mut state = self.state.lock();
+        let attached = attached && !state.closed;
+        self.attach_in(&mut state, attached);
+    }
+
+    fn attach_in(&self, state: &mut State, attached: bool) {
+        match (std::mem::replace(&mut state.attached, attached), attached) {
+            (false, true) => self.totals.add(state.counts.spooled),
+            (true, false) => self.totals.remove(state.counts.spooled),
+            _ => {}
+        }
+    }
+
+    /// An event that waited in memory is in the spool. `false` if it was given up meanwhile.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn spool(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        state.counts.buffered -= 1;
+        state.counts.spooled += 1;
+        if !state.attached {
+            self.totals.remove(1);
+        }
+        true
+    }
+
+    /// So many events aren't in the spool any more.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn unspool(&self, fate: Fate, events: u64) {
+        let mut state = self.state.lock();
+        debug_assert!(events <= state.counts.spooled, "{events} as {fate:?}");
+        let events = events.min(state.counts.spooled);
+        state.counts.spooled -= events;
+        *counter(&mut state.counts, fate) += events;
+        if state.attached {
+            self.totals.remove(events);
+        }
     }
 
     fn settle_in(&self, state: &mut State, fate: Fate, events: u64) {
@@ -207,21 +289,24 @@ impl Ledger {
         );
         let events = events.min(counts.buffered);
         counts.buffered -= events;
-        *match fate {
-            Fate::Delivered => &mut counts.delivered,
-            Fate::DroppedByPolicy => &mut counts.dropped_by_policy,
-            Fate::QueueFull => &mut counts.queue_full,
-            Fate::RateLimited => &mut counts.rate_limited,
-            Fate::BufferFull => &mut counts.buffer_full,
-            Fate::SampledOut => &mut counts.sampled_out,
-            Fate::Refused => &mut counts.refused,
-            Fate::EncodingFailed => &mut counts.encoding_failed,
-            Fate::Rejected => &mut counts.rejected,
-            Fate::NotDelivered => &mut counts.not_delivered,
-        } += events;
-        if events > 0 && self.totals.buffered.fetch_sub(events, Ordering::AcqRel) == events {
-            self.totals.empty.notify_one();
-        }
+        *counter(counts, fate) += events;
+        self.totals.remove(events);
+    }
+}
+
+fn counter(counts: &mut AppCounts, fate: Fate) -> &mut u64 {
+    match fate {
+        Fate::Delivered => &mut counts.delivered,
+        Fate::DroppedByPolicy => &mut counts.dropped_by_policy,
+        Fate::QueueFull => &mut counts.queue_full,
+        Fate::RateLimited => &mut counts.rate_limited,
+        Fate::BufferFull => &mut counts.buffer_full,
+        Fate::SampledOut => &mut counts.sampled_out,
+        Fate::Refused => &mut counts.refused,
+        Fate::EncodingFailed => &mut counts.encoding_failed,
+        Fate::Rejected => &mut counts.rejected,
+        Fate::NotDelivered => &mut counts.not_delivered,
+        Fate::Damaged => &mut counts.damaged,
     }
 }
 

@@ -18,6 +18,8 @@ mod policy;
 mod process;
 mod queue;
 mod shared;
+mod spooled;
+mod ticket;
 mod transport;
 mod trigger;
 
@@ -38,6 +40,8 @@ use self::intake::{Handover, Intake};
 pub(super) use self::lane::Route;
 pub use self::ledger::AppCounts;
 use self::shared::Shared;
+#[cfg(all(feature = "spool", unix))]
+use self::spooled::Opening;
 pub(super) use self::transport::Transport;
 pub use self::trigger::{UploadError, UploadTrigger};
 use super::console::Console;
@@ -47,6 +51,8 @@ pub(super) struct Pipeline {
     shared: Arc<Shared>,
     unstarted: Mutex<Option<UnboundedReceiver<Message>>>,
     driver: OnceLock<AbortHandle>,
+    #[cfg(all(feature = "spool", unix))]
+    opening: Mutex<Option<Opening>>,
 }
 
 impl Pipeline {
@@ -56,6 +62,8 @@ impl Pipeline {
             shared: Arc::new(Shared::new(console, messages)),
             unstarted: Mutex::new(Some(receiver)),
             driver: OnceLock::new(),
+            #[cfg(all(feature = "spool", unix))]
+            opening: Mutex::new(None),
         }
     }
 
@@ -71,6 +79,31 @@ impl Pipeline {
         self.shared.max_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Events wait in a spool, which is [opened](Self::open_spool) later.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn set_spool(&self, config: super::spool::SpoolConfig) {
+        *self.opening.lock() = Some(Opening::new(config));
+    }
+
+    /// Opens the spool, if there is to be one and it isn't open. Whether there is one.
+    ///
+    /// # Errors
+    /// Why it can't be opened, with its place.
+    pub(super) fn open_spool(&self) -> Result<bool, String> {
+        #[cfg(all(feature = "spool", unix))]
+        {
+            let opening = self.opening.lock();
+            if let Some(opening) = &*opening
+                && self.shared.streams().is_none()
+            {
+                let streams = opening.open(&self.shared)?;
+                // Nobody else opens it: it is locked.
+                let _ = self.shared.streams.set(Arc::new(streams));
+            }
+        }
+        Ok(self.shared.streams().is_some())
+    }
+
     /// The sink of an app. `None` outside of a Tokio runtime.
     pub(super) fn sink(
         &self,
@@ -81,6 +114,17 @@ impl Pipeline {
         self.start()?;
         let intake = Arc::new(Intake::new(&self.shared, app, routes, terms));
         self.shared.register(&intake);
+        // Without an id it is a configuration that is only tried.
+        if let Some(streams) = self
+            .shared
+            .streams()
+            .filter(|_| !intake.terms.instance.is_empty())
+        {
+            for lane in intake.lanes().filter(|lane| lane.is_spooled()) {
+                streams.attach(lane);
+                self.shared.send(Message::Stored(Arc::clone(lane)));
+            }
+        }
         Some(Handover(intake))
     }
 
@@ -114,10 +158,12 @@ impl Pipeline {
         // The rest of the time is for counting what is lost.
         let time = deadline - (deadline / 10).min(Duration::from_millis(100));
         if tokio::time::timeout(time, delivered).await.is_err() {
-            // OPA's words.
-            tracing::error!("Plugin stopped with decisions possibly still in buffer.");
+            shared.warn_of_rest();
         }
         self.end();
+        if let Some(streams) = shared.streams() {
+            streams.close().await;
+        }
     }
 
     fn end(&self) {

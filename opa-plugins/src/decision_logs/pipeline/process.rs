@@ -14,6 +14,8 @@ use super::lane::Lane;
 use super::ledger::{Fate, Unsettled};
 use super::outbox::Encoded;
 use super::policy::{self, Kept};
+use super::spooled::Taken;
+use super::ticket::{Handed, Stored, Ticket};
 
 /// How many events of an app are taken at a time.
 const BATCH: usize = 64;
@@ -22,32 +24,38 @@ const BATCH: usize = 64;
 /// its own time.
 const TIME: Duration = Duration::from_millis(100);
 
+/// The same of an app whose events go into a spool: what isn't there yet is lost with the process.
+const SPOOL_TIME: Duration = Duration::from_millis(5);
+
 /// After how many events other tasks of the thread have their turn: a policy that answers at once
 /// takes up to about 100 µs.
 const UNINTERRUPTED: usize = 8;
 
 /// An event as the lanes of each group are to see it; `None` for those that it is dropped for.
-type Shown = Vec<Option<Kept>>;
+type Shown = (Vec<Option<Kept>>, Option<Ticket>);
 
 /// Masks and encodes some of an app's events. Whether it took long.
 pub(super) async fn process(intake: Arc<Intake>) -> bool {
     let start = Instant::now();
-    let is_over_time = || start.elapsed() >= TIME;
+    let time = match intake.lanes().any(|lane| lane.is_spooled()) {
+        true => SPOOL_TIME,
+        false => TIME,
+    };
     let mut unsettled = OnTheirWay::of(&intake);
     let mut shown = Vec::with_capacity(BATCH);
     while shown.len() < BATCH
-        && !is_over_time()
-        && let Some(event) = intake.pop()
+        && start.elapsed() < time
+        && let Some(Handed { event, ticket }) = intake.pop()
     {
         unsettled.add_one();
         let kept = policy::ask(event, &intake.groups).await;
         unsettled.settle_dropped(&kept);
-        shown.push(kept);
+        shown.push((kept, ticket));
         if shown.len().is_multiple_of(UNINTERRUPTED) {
             tokio::task::yield_now().await;
         }
     }
-    let was_slow = is_over_time();
+    let was_slow = start.elapsed() >= TIME;
     // The semaphore is never closed.
     let _permit = intake.shared.encoders.acquire().await;
     let encoding = Arc::clone(&intake);
@@ -92,18 +100,28 @@ impl OnTheirWay {
 /// Masks and encodes events, and puts them where they go. Takes its time.
 fn store(intake: &Intake, shown: Vec<Shown>, unsettled: &mut OnTheirWay) {
     let mut compressor = intake.shared.compressor();
-    for kept in shown {
+    for (kept, ticket) in shown {
+        let mut stored = Stored::default();
         for ((group, accounts), kept) in intake.groups.iter().zip(&mut unsettled.0).zip(kept) {
             if let Some(kept) = kept {
-                store_one(group, accounts, kept, &mut compressor);
+                store_one(group, accounts, kept, &mut compressor, &mut stored);
             }
+        }
+        if let Some(ticket) = ticket {
+            ticket.tell(stored);
         }
     }
     intake.shared.give_back(compressor);
     intake.shared.relieve();
 }
 
-fn store_one(group: &Group, accounts: &mut [Unsettled], kept: Kept, compressor: &mut Compressor) {
+fn store_one(
+    group: &Group,
+    accounts: &mut [Unsettled],
+    kept: Kept,
+    compressor: &mut Compressor,
+    stored: &mut Stored,
+) {
     let wants_text = group.lanes.iter().any(|lane| !lane.transport.is_console());
     let made = catch_unwind(AssertUnwindSafe(|| {
         let event = kept.masked();
@@ -127,9 +145,14 @@ fn store_one(group: &Group, accounts: &mut [Unsettled], kept: Kept, compressor: 
             account.settle(fate, 1);
         } else if let Some(text) = text.clone() {
             account.hand_on(1);
-            lane.take(text, compressor);
+            match lane.take(text, compressor) {
+                Some(Taken::Spooled(written)) => stored.writes.push(written),
+                Some(Taken::Lost) => stored.lost = true,
+                Some(Taken::Dropped) | None => {}
+            }
         } else {
             account.settle(Fate::EncodingFailed, 1);
+            stored.lost |= lane.is_spooled();
         }
     }
 }

@@ -7,6 +7,7 @@ use opa_core::plugin::Event;
 
 use super::super::WhenFull;
 use super::estimate;
+use super::ticket::Handed;
 
 /// Of how many events that come to what is half full one is kept.
 pub(super) const SAMPLE: u64 = 10;
@@ -14,7 +15,7 @@ pub(super) const SAMPLE: u64 = 10;
 /// Events, oldest first.
 #[derive(Default)]
 pub(super) struct Queue {
-    events: VecDeque<(Event, usize)>,
+    events: VecDeque<(Handed, usize)>,
     bytes: usize,
     /// How many came while it was half full.
     sampled: u64,
@@ -36,16 +37,16 @@ pub(super) struct Limit {
 /// What became of an event that was pushed.
 pub(super) enum Pushed {
     /// It waits, and so many older ones gave way.
-    Taken { dropped: Vec<Event> },
+    Taken { dropped: Vec<Handed> },
     /// There is no room.
-    Full(Box<Event>),
+    Full(Box<Handed>),
     /// It is not in the sample.
     Sampled,
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, event: Event, limit: Limit, when_full: WhenFull) -> Pushed {
-        let size = estimate::bytes(&event);
+    pub(super) fn push(&mut self, handed: Handed, limit: Limit, when_full: WhenFull) -> Pushed {
+        let size = estimate::bytes(&handed.event);
         let mut dropped = Vec::new();
         if when_full == WhenFull::Sample && self.is_half_full(limit) {
             self.sampled += 1;
@@ -56,32 +57,32 @@ impl Queue {
         while !self.has_room(size, limit) {
             match when_full {
                 WhenFull::DropOldest | WhenFull::Sample => dropped.extend(self.pop()),
-                WhenFull::DropNewest | WhenFull::Hold { .. } => {
-                    return Pushed::Full(Box::new(event));
+                WhenFull::DropNewest | WhenFull::Hold { .. } | WhenFull::Deny => {
+                    return Pushed::Full(Box::new(handed));
                 }
             }
         }
         self.bytes = self.bytes.saturating_add(size);
-        self.events.push_back((event, size));
+        self.events.push_back((handed, size));
         Pushed::Taken { dropped }
     }
 
     /// Changes the newest event.
     pub(super) fn change_last(&mut self, change: impl FnOnce(&mut Event)) {
-        if let Some((event, _)) = self.events.back_mut() {
-            change(event);
+        if let Some((handed, _)) = self.events.back_mut() {
+            change(&mut handed.event);
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Event> {
-        let (event, size) = self.events.pop_front()?;
+    pub(super) fn pop(&mut self) -> Option<Handed> {
+        let (handed, size) = self.events.pop_front()?;
         self.bytes = self.bytes.saturating_sub(size);
         self.popped += 1;
         if self.events.is_empty() {
             // An app that rests holds no memory.
             self.events = VecDeque::new();
         }
-        Some(event)
+        Some(handed)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use opa_core::AppId;
@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::super::status::DecisionLogsStatus;
+use super::super::WhenFull;
 use super::super::chunk::Compressor;
 use super::super::config::SERVICE;
 use super::super::console::Console;
@@ -20,6 +21,8 @@ use super::intake::Intake;
 use super::lane::Lane;
 use super::ledger::{AppCounts, Ledger, Totals};
 use super::queue::Limit;
+use super::spooled::{Spooled, Streams};
+use super::transport::Transport;
 
 /// How many bytes of encoded events all apps may hold, by default.
 const BUFFER_BYTES: usize = 256 * 1024 * 1024;
@@ -65,6 +68,8 @@ pub(in super::super) struct Shared {
     started: AtomicBool,
     over: AtomicBool,
     listeners: Mutex<Vec<Listener>>,
+    /// The spool, once it is open.
+    pub(super) streams: OnceLock<Arc<Streams>>,
 }
 
 /// Told of an attempt to upload an app's events.
@@ -92,7 +97,24 @@ impl Shared {
             started: AtomicBool::new(false),
             over: AtomicBool::new(false),
             listeners: Mutex::default(),
+            streams: OnceLock::new(),
         }
+    }
+
+    pub(super) fn streams(&self) -> Option<&Arc<Streams>> {
+        self.streams.get()
+    }
+
+    /// How a lane uses the spool.
+    pub(super) fn spooled(
+        &self,
+        app: &AppId,
+        output: &Arc<str>,
+        transport: &Transport,
+        when_full: WhenFull,
+    ) -> Option<Spooled> {
+        let streams = self.streams()?;
+        streams.of_lane(self, app, output, transport, when_full)
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -133,6 +155,22 @@ impl Shared {
             .collect();
         counts.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         counts
+    }
+
+    /// Not all was delivered.
+    pub(super) fn warn_of_rest(&self) {
+        let counts = self.counts();
+        let spooled: u64 = counts.iter().map(|(_, _, it)| it.spooled).sum();
+        if spooled > 0 {
+            tracing::warn!(
+                spooled,
+                "decision log: what was not delivered stays in the spool"
+            );
+        }
+        if counts.iter().any(|(_, _, it)| it.buffered > 0) {
+            // OPA's words.
+            tracing::error!("Plugin stopped with decisions possibly still in buffer.");
+        }
     }
 
     pub(super) fn register(&self, intake: &Arc<Intake>) {

@@ -10,16 +10,16 @@ use opa_core::{Reason, Value};
 
 use super::super::output::{Batch, Output, OutputError, OutputFuture};
 use super::super::outputs::{Further, Policies};
-use super::super::{Audit, Batching, Lines, WhenFull};
+use super::super::{Audit, Batching, Durability, Lines, WhenFull};
 use super::*;
 
-const LONG: Duration = Duration::from_secs(3600);
+pub(super) const LONG: Duration = Duration::from_secs(3600);
 
 /// A small generator (SplitMix64).
-struct Random(AtomicU64);
+pub(super) struct Random(pub(super) AtomicU64);
 
 impl Random {
-    fn below(&self, bound: u64) -> u64 {
+    pub(super) fn below(&self, bound: u64) -> u64 {
         let state = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,14 +29,14 @@ impl Random {
 }
 
 /// Fails at random while it is `moody`, and keeps what it takes.
-struct Moody {
+pub(super) struct Moody {
     random: Random,
-    moody: AtomicBool,
+    pub(super) moody: AtomicBool,
     taken: Mutex<Vec<Arc<str>>>,
 }
 
 impl Moody {
-    fn new(seed: u64, moody: bool) -> Arc<Self> {
+    pub(super) fn new(seed: u64, moody: bool) -> Arc<Self> {
         Arc::new(Self {
             random: Random(AtomicU64::new(seed)),
             moody: AtomicBool::new(moody),
@@ -44,7 +44,12 @@ impl Moody {
         })
     }
 
-    fn taken(&self) -> Vec<Arc<str>> {
+    pub(super) fn take(&self, batch: &Batch) {
+        let ids = batch.events.iter().map(|it| Arc::clone(&it.decision_id));
+        self.taken.lock().extend(ids);
+    }
+
+    pub(super) fn taken(&self) -> Vec<Arc<str>> {
         self.taken.lock().clone()
     }
 }
@@ -74,22 +79,21 @@ impl Output for To {
                 7 => tokio::time::sleep(Duration::from_secs(3)).await,
                 _ => {}
             }
-            let ids = batch.events.iter().map(|it| Arc::clone(&it.decision_id));
-            self.0.taken.lock().extend(ids);
+            self.0.take(batch);
             Ok(())
         })
     }
 }
 
-fn app(name: &str) -> AppId {
+pub(super) fn app(name: &str) -> AppId {
     AppId::new(name).unwrap()
 }
 
-fn pipeline() -> Pipeline {
+pub(super) fn pipeline() -> Pipeline {
     Pipeline::new(Arc::new(Console::new(Box::new(Lines::default()))))
 }
 
-fn route(name: &str, output: &Arc<Moody>, buffer_bytes: Option<usize>) -> Route {
+pub(super) fn route(name: &str, output: &Arc<Moody>, buffer_bytes: Option<usize>) -> Route {
     let path = |path| EntrypointPath::parse(path).unwrap();
     let batching = Batching {
         at_count: 5,
@@ -113,16 +117,17 @@ fn route(name: &str, output: &Arc<Moody>, buffer_bytes: Option<usize>) -> Route 
     }
 }
 
-fn terms(when_full: WhenFull, audit: Audit) -> Terms {
+pub(super) fn terms(when_full: WhenFull, audit: Audit) -> Terms {
     Terms {
         when_full,
+        durability: Durability::Async,
         audit,
         nd_builtin_cache: false,
         instance: "1".to_owned(),
     }
 }
 
-fn event(id: u64) -> Event {
+pub(super) fn event(id: u64) -> Event {
     let labels = Labels::new([]);
     let at = SystemTime::UNIX_EPOCH;
     Event::new(app("a"), labels, id.to_string().into(), Reason::Decided, at)
@@ -140,14 +145,15 @@ fn counts(pipeline: &Pipeline) -> HashMap<(String, String), AppCounts> {
     let counts = pipeline.shared.counts().into_iter();
     counts
         .map(|(app, output, counts)| {
-            let sum = counts.delivered + counts.dropped_by_policy + counts.lost() + counts.buffered;
+            let waits = counts.spooled + counts.buffered;
+            let sum = counts.delivered + counts.dropped_by_policy + counts.lost() + waits;
             assert_eq!(counts.decided, sum, "{app} {output}: {counts:?}");
             ((app.as_str().to_owned(), output.to_string()), counts)
         })
         .collect()
 }
 
-fn of(pipeline: &Pipeline, output: &str) -> AppCounts {
+pub(super) fn of(pipeline: &Pipeline, output: &str) -> AppCounts {
     let key = ("a".to_owned(), output.to_owned());
     counts(pipeline).get(&key).copied().unwrap_or_default()
 }

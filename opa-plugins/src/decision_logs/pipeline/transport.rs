@@ -26,6 +26,17 @@ const UPLOADS: usize = 16;
 /// How many apps deliver to outputs of one name at a time.
 const DELIVERIES: usize = 64;
 
+/// How parcels are made of what a spool has.
+#[cfg(all(feature = "spool", unix))]
+pub(super) enum Packing {
+    Chunks {
+        upload_size: usize,
+        is_immediate: bool,
+        max_per_second: Option<f64>,
+    },
+    Batches(Batching),
+}
+
 /// How the events of one lane leave the process.
 pub(in super::super) enum Transport {
     /// OPA's own upload.
@@ -59,7 +70,22 @@ impl Transport {
         }
     }
 
-    pub(super) fn is_console(&self) -> bool {
+    /// How parcels are made of what a spool has; `None` of what has none.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn packing(&self) -> Option<Packing> {
+        match self {
+            Self::Service { reporting, .. } => Some(Packing::Chunks {
+                upload_size: usize::try_from(reporting.upload_size_limit_bytes)
+                    .unwrap_or(usize::MAX),
+                is_immediate: reporting.trigger == Trigger::Immediate,
+                max_per_second: reporting.max_decisions_per_second,
+            }),
+            Self::Console => None,
+            Self::Output { batching, .. } => Some(Packing::Batches(*batching)),
+        }
+    }
+
+    pub(in super::super) fn is_console(&self) -> bool {
         matches!(self, Self::Console)
     }
 

@@ -32,6 +32,7 @@ struct Segment {
 struct StreamIds {
     ids: VecDeque<RecordId>,
     live: usize,
+    bytes: u64,
 }
 
 #[derive(Default)]
@@ -71,6 +72,7 @@ impl Index {
         ids.ids.push_back(id);
         ids.live += 1;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        ids.bytes += u64::from(bytes);
         self.bytes += u64::from(bytes);
         let entry = Entry {
             stream,
@@ -117,6 +119,7 @@ impl Index {
         }
         if let Some(stream) = self.streams.get_mut(&entry.stream) {
             stream.live -= 1;
+            stream.bytes -= u64::from(entry.bytes);
             if stream.live == 0 {
                 self.streams.remove(&entry.stream);
             } else if stream.ids.len() > 2 * stream.live + 16 {
@@ -134,6 +137,44 @@ impl Index {
 
     pub(super) fn oldest(&self) -> Option<RecordId> {
         self.records.first_key_value().map(|(id, _)| *id)
+    }
+
+    /// How many records a stream has, and their bytes.
+    pub(super) fn size_of(&self, stream: &StreamName) -> (u64, u64) {
+        let stream = self.streams.get(stream);
+        stream.map_or((0, 0), |it| (it.live as u64, it.bytes))
+    }
+
+    /// All streams with their bytes.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (&StreamName, u64)> {
+        self.streams.iter().map(|(name, it)| (&**name, it.bytes))
+    }
+
+    /// The oldest records of a stream that come after `after`, as many as have `max_bytes` together,
+    /// at least one.
+    pub(super) fn first_of(
+        &self,
+        stream: &StreamName,
+        after: Option<RecordId>,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Vec<RecordId> {
+        let Some(stream) = self.streams.get(stream) else {
+            return Vec::new();
+        };
+        let mut bytes = 0_usize;
+        let mut found = Vec::new();
+        for id in &stream.ids {
+            let Some(entry) = self.records.get(id).filter(|_| after < Some(*id)) else {
+                continue;
+            };
+            bytes = bytes.saturating_add(usize::try_from(entry.bytes).unwrap_or(usize::MAX));
+            if found.len() >= max_records || bytes > max_bytes && !found.is_empty() {
+                break;
+            }
+            found.push(*id);
+        }
+        found
     }
 
     pub(super) fn oldest_of(&mut self, stream: &StreamName) -> Option<RecordId> {

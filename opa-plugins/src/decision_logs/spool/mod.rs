@@ -83,7 +83,7 @@ use directory::Directory;
 pub use error::{AppendError, DiskError, SpoolError};
 pub use read::ReadRecords;
 pub use record::{Record, RecordId, StreamName};
-use state::{Shared, State};
+use state::{Keeping, Shared, State};
 
 /// Records on the disk. See the [module docs](self).
 ///
@@ -132,10 +132,26 @@ impl Spool {
     /// # Errors
     /// [`AppendError`]: the record was not taken.
     pub fn append(&self, record: Record) -> Result<Appending, AppendError> {
+        self.append_keeping(record, Keeping::No)
+    }
+
+    /// As [`append`](Self::append), but once it is taken the record isn't given up when the disk
+    /// fails: it can be read, and is written when that succeeds. What awaits it is told of the error.
+    /// It is taken while the disk fails, within the bound of what waits; one that `insists` beyond all
+    /// bounds.
+    pub(super) fn keep(&self, record: Record, insists: bool) -> Result<Appending, AppendError> {
+        let keeping = match insists {
+            true => Keeping::Always,
+            false => Keeping::Taken,
+        };
+        self.append_keeping(record, keeping)
+    }
+
+    fn append_keeping(&self, record: Record, keeping: Keeping) -> Result<Appending, AppendError> {
         let shared = &self.0.shared;
         let mut state = shared.state.lock();
         let was_empty = state.is_queue_empty();
-        let (id, answer) = state.append(record, &shared.config)?;
+        let (id, answer) = state.append(record, keeping, &shared.config)?;
         if was_empty || state.pending_bytes >= writer::BATCH_BYTES {
             shared.wake.notify_one();
         }
@@ -162,6 +178,67 @@ impl Spool {
                 std::io::Error::other(error.to_string()),
             )),
         }
+    }
+
+    /// As [`read`](Self::read), on this thread.
+    pub(super) fn read_now(
+        &self,
+        ids: &[RecordId],
+        max_bytes: usize,
+    ) -> Result<ReadRecords, SpoolError> {
+        read::read(&self.0.shared, ids, max_bytes)
+    }
+
+    /// The oldest records of a stream after `after`, at least one, and no more than so many and so
+    /// many bytes.
+    pub(super) fn first_of(
+        &self,
+        stream: &StreamName,
+        after: Option<RecordId>,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Vec<RecordId> {
+        let state = self.0.shared.state.lock();
+        let index = &state.index;
+        index.first_of(stream, after, max_records, max_bytes)
+    }
+
+    /// How many records a stream has, and their bytes.
+    pub(super) fn size_of(&self, stream: &StreamName) -> (u64, u64) {
+        self.0.shared.state.lock().index.size_of(stream)
+    }
+
+    /// The stream with the most bytes of those that `may` be asked for.
+    pub(super) fn largest(&self, may: impl Fn(&StreamName) -> bool) -> Option<StreamName> {
+        let state = self.0.shared.state.lock();
+        let streams = state.index.sizes().filter(|(name, _)| may(name));
+        let largest = streams.max_by_key(|(_, bytes)| *bytes);
+        largest.map(|(name, _)| name.clone())
+    }
+
+    /// Whether it takes no more without a loss: it is full, too much waits, or the disk fails.
+    pub(super) fn is_blocked(&self) -> bool {
+        let config = &self.0.shared.config;
+        let state = self.0.shared.state.lock();
+        state.disk.is_some()
+            || state.index.bytes() >= config.max_bytes
+            || state.pending_bytes >= config.max_pending_bytes
+    }
+
+    /// Whether it has more than half of what it may have.
+    pub(super) fn is_half_full(&self) -> bool {
+        let half = self.0.shared.config.max_bytes / 2;
+        self.0.shared.state.lock().index.bytes() > half
+    }
+
+    /// How many bytes are given up at once when there is no room: at least so many.
+    pub(super) fn room_step(&self) -> u64 {
+        self.0.shared.config.max_bytes / 1024
+    }
+
+    /// How large a file gets.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.0.shared.config.segment_bytes()
     }
 
     /// Removes what was delivered, and says how many of them were still there. Never waits; on the

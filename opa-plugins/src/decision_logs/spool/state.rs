@@ -30,7 +30,29 @@ pub(super) struct Shared {
 /// A record that waits to be written, or is being written.
 pub(super) struct Waiting {
     pub(super) id: RecordId,
-    pub(super) answer: oneshot::Sender<Answer>,
+    /// `None` once it is told that the record isn't durable yet.
+    pub(super) answer: Option<oneshot::Sender<Answer>>,
+    pub(super) keeping: Keeping,
+}
+
+impl Waiting {
+    pub(super) fn answer(self, answer: Answer) {
+        if let Some(waits) = self.answer {
+            // Who doesn't wait any more has given up its receiver.
+            let _ = waits.send(answer);
+        }
+    }
+}
+
+/// What becomes of a record when there is no room for it, or the disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// It isn't taken, and given up.
+    No,
+    /// It isn't taken; once taken, it stays in memory until it can be written.
+    Taken,
+    /// As `Taken`, and it is taken beyond the limits.
+    Always,
 }
 
 /// What the writer takes at once.
@@ -78,24 +100,27 @@ impl State {
     pub(super) fn append(
         &mut self,
         record: Record,
+        keeping: Keeping,
         config: &SpoolConfig,
     ) -> Result<(RecordId, oneshot::Receiver<Answer>), AppendError> {
         if self.closing {
             return Err(AppendError::Closed);
         }
-        if let Some(error) = &self.disk {
+        let must = keeping == Keeping::Always;
+        if let Some(error) = self.disk.as_ref().filter(|_| keeping == Keeping::No) {
             return Err(AppendError::Disk(error.clone()));
         }
         let bytes = frame::record_bytes(&record).ok_or(AppendError::TooLarge)?;
         if bytes as u64 > config.max_bytes {
             return Err(AppendError::TooLarge);
         }
-        if self.index.bytes().saturating_add(bytes as u64) > config.max_bytes {
+        if !must && self.index.bytes().saturating_add(bytes as u64) > config.max_bytes {
             return Err(AppendError::Full);
         }
         let pending_bytes = self.pending_bytes.saturating_add(bytes);
-        if self.pending_bytes > 0 && pending_bytes > config.max_pending_bytes {
-            return Err(AppendError::Overloaded);
+        if !must && self.pending_bytes > 0 && pending_bytes > config.max_pending_bytes {
+            let disk = self.disk.clone();
+            return Err(disk.map_or(AppendError::Overloaded, AppendError::Disk));
         }
         let id = RecordId(self.next_id);
         self.next_id += 1;
@@ -103,7 +128,11 @@ impl State {
         self.pending.insert(id, record);
         self.pending_bytes = pending_bytes;
         let (answer, receiver) = oneshot::channel();
-        self.queue.push_back(Waiting { id, answer });
+        self.queue.push_back(Waiting {
+            id,
+            answer: Some(answer),
+            keeping,
+        });
         self.queue_since.get_or_insert_with(Instant::now);
         Ok((id, receiver))
     }
@@ -166,9 +195,7 @@ impl State {
                     work.appends.push((waiting, record.clone()));
                 }
                 // It was removed before it was written.
-                None => {
-                    let _ = waiting.answer.send(Ok(()));
-                }
+                None => waiting.answer(Ok(())),
             }
         }
         if self.queue.is_empty() {
@@ -178,20 +205,27 @@ impl State {
         work
     }
 
-    /// Gives up all that waits, and what is in `work`; what was removed stays to be written.
+    /// Gives up all that waits, and what is in `work`, but for what is kept; what was removed stays
+    /// to be written.
     pub(super) fn fail(&mut self, work: Work, error: DiskError) -> Vec<oneshot::Sender<Answer>> {
         let taken = work.appends.into_iter().map(|(waiting, _)| waiting);
-        let failed: Vec<Waiting> = taken.chain(self.queue.drain(..)).collect();
-        for waiting in &failed {
-            self.index.remove(waiting.id);
-            self.settle(waiting.id);
+        let all: Vec<Waiting> = taken.chain(self.queue.drain(..)).collect();
+        let mut failed = Vec::new();
+        for mut waiting in all {
+            failed.extend(waiting.answer.take());
+            if waiting.keeping == Keeping::No {
+                self.index.remove(waiting.id);
+                self.settle(waiting.id);
+            } else {
+                self.queue.push_back(waiting);
+            }
         }
         self.urgent = false;
-        self.queue_since = None;
+        self.queue_since = (!self.queue.is_empty()).then(Instant::now);
         let later = std::mem::replace(&mut self.removes, work.removes);
         self.removes.extend(later);
         self.disk = Some(error);
-        failed.into_iter().map(|waiting| waiting.answer).collect()
+        failed
     }
 
     /// Nothing is written any more.

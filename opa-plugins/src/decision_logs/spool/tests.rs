@@ -208,8 +208,12 @@ fn what_waits_is_bounded() {
     let mut config = SpoolConfig::new("unused");
     config.max_pending_bytes = 1000;
     let mut state = State::default();
-    state.append(record("a", 0, 2000), &config).unwrap();
-    let refused = state.append(record("a", 0, 1), &config).unwrap_err();
+    state
+        .append(record("a", 0, 2000), Keeping::No, &config)
+        .unwrap();
+    let refused = state
+        .append(record("a", 0, 1), Keeping::No, &config)
+        .unwrap_err();
     assert_eq!(refused, AppendError::Overloaded);
 }
 

@@ -245,8 +245,7 @@ impl Writer {
             }
         }
         for (waiting, _) in work.appends {
-            // Who doesn't wait any more has given up its receiver.
-            let _ = waiting.answer.send(Ok(()));
+            waiting.answer(Ok(()));
         }
     }
 
