@@ -174,6 +174,11 @@ impl Intake {
         self.terms.when_full.holds() && self.lanes().any(blocked)
     }
 
+    /// Whether no decision waits for its event.
+    pub(super) fn can_wait(&self) -> bool {
+        self.terms.durability == Durability::Async
+    }
+
     fn decided(&self) {
         for lane in self.lanes() {
             lane.ledger.take();
