@@ -13,12 +13,14 @@ mod envoy_plugin;
 mod fetch;
 mod moto;
 mod nginx;
+mod oha;
 mod opa;
 mod oras;
 mod ports;
 mod process;
 mod s3;
 mod seaweedfs;
+mod skipper;
 mod toxiproxy;
 mod versitygw;
 mod watchdog;
@@ -29,11 +31,13 @@ pub use envoy::{Envoy, RunningEnvoy};
 pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
 pub use moto::Moto;
 pub use nginx::{Nginx, RunningNginx, renew};
+pub use oha::{Load, Loaded, Oha};
 pub use opa::{Opa, RunningOpa};
 pub use oras::Oras;
 pub use process::{Process, StartError};
 pub use s3::{RunningS3, S3_REGION};
 pub use seaweedfs::Seaweedfs;
+pub use skipper::{RunningSkipper, Skipper};
 pub use toxiproxy::{RunningToxiproxy, Toxiproxy};
 pub use versitygw::{Versitygw, accesses as versitygw_accesses};
 
@@ -96,4 +100,14 @@ pub fn seaweedfs() -> Option<Seaweedfs> {
 /// moto, version 5.2.5, a mock of AWS's services that checks signatures.
 pub fn moto() -> Option<Moto> {
     fetch::fetch(&moto::RECIPE).map(Moto::at)
+}
+
+/// Skipper, version 0.27.0, whose filter has Open Policy Agent inside.
+pub fn skipper() -> Option<Skipper> {
+    fetch::fetch(&skipper::RECIPE).map(Skipper::at)
+}
+
+/// The load generator oha, version 1.16.0.
+pub fn oha() -> Option<Oha> {
+    fetch::fetch(&oha::RECIPE).map(Oha::at)
 }
