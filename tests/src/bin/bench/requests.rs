@@ -1,8 +1,10 @@
 //! Requests as a service behind a gateway gets them: fifteen headers, and no two alike.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
-use http::Request;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
+use http::{Request, Uri};
 use http_body_util::Empty;
 use opa_tower::PeerAddr;
 use rand::rngs::SmallRng;
@@ -79,12 +81,26 @@ impl Requests {
             self.below(256),
             1024 + self.below(60_000)
         );
-        let mut request = Request::builder().method(method).uri(target);
-        for (name, value) in headers {
+        let peer: SocketAddr = peer.parse().expect("an address");
+        let mut request = Request::builder().method(method).extension(PeerAddr(peer));
+        // As from a server: slices of the one buffer that the head was read into.
+        let all: Vec<_> = std::iter::once(&target)
+            .chain(headers.iter().map(|(_, value)| value))
+            .map(String::as_str)
+            .collect();
+        let buffer = Bytes::from(all.concat());
+        // Shared from the start, as a server's is.
+        let _shared = buffer.clone();
+        let mut at = 0;
+        let mut next = |length: usize| {
+            at += length;
+            buffer.slice(at - length..at)
+        };
+        request = request.uri(Uri::from_maybe_shared(next(target.len())).expect("a target"));
+        for (name, value) in &headers {
+            let value = HeaderValue::from_maybe_shared(next(value.len())).expect("a value");
             request = request.header(HeaderName::from_static(name), value);
         }
-        let peer: std::net::SocketAddr = peer.parse().expect("an address");
-        let request = request.extension(PeerAddr(peer));
         request.body(Empty::new()).expect("a request")
     }
 

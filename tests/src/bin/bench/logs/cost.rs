@@ -19,6 +19,7 @@ const BURSTS: u32 = 5;
 pub(super) fn run() -> Result<(), String> {
     heading("A logged decision, all in: processor time of the whole process");
     let runtime = runtime()?;
+    let _inside = runtime.enter();
     let mut sink = Sink::start()?;
     let (mut without, mut with, mut ours) = <(Figures, Figures, Figures)>::default();
     let mut sent = 0;
@@ -72,7 +73,6 @@ fn burn(
     seed: u64,
     mut done: impl FnMut(u64) -> Result<(), String>,
 ) -> Result<f64, String> {
-    let _inside = runtime.enter();
     let mut requests = Requests::seeded(seed);
     let mut taken = Duration::ZERO;
     for _ in 0..BURSTS {

@@ -147,7 +147,7 @@ fn manager(url: &str) -> Result<Manager, String> {
     let config = match url {
         "-" => String::new(),
         url => format!(
-            "services: {{logs: {{url: '{url}'}}}}\n\
+            "bundles: {{}}\nservices: {{logs: {{url: '{url}'}}}}\n\
              decision_logs: {{service: logs, reporting: {{min_delay_seconds: 1, max_delay_seconds: 2}}}}\n"
         ),
     };

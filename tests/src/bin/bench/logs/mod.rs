@@ -104,7 +104,7 @@ fn manager(logs_to: Option<&str>) -> Result<Manager, String> {
     let logs = logs_to.map_or(String::new(), |url| {
         let reporting = "reporting: {min_delay_seconds: 1, max_delay_seconds: 1}";
         format!(
-            "services: {{logs: {{url: '{url}'}}}}\ndecision_logs: {{service: logs, {reporting}}}\n"
+            "bundles: {{}}\nservices: {{logs: {{url: '{url}'}}}}\ndecision_logs: {{service: logs, {reporting}}}\n"
         )
     });
     let path = "plugins: {envoy_ext_authz_grpc: {path: bench/allow}}\n";
