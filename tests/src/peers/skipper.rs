@@ -29,7 +29,7 @@ fn install(folder: &Path) -> Result<PathBuf, String> {
     let valkey = ["", "/valkeyotel", "/valkeyhook"];
     let valkey = valkey.map(|part| format!("require {VALKEY}{part} v1.0.76\n"));
     let module = format!(
-        "module peers\n\nrequire {skipper} {}\n{}",
+        "module peers\n\ngo 1.26\n\nrequire {skipper} {}\n{}",
         RECIPE.version,
         valkey.concat()
     );
