@@ -6,22 +6,23 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
-use opa_core::instance::Evaluation;
+use opa_core::instance::{Concluded, Evaluation};
 use opa_core::{AppId, AppSet, Reason};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::app::Rejection;
-use crate::judge::{Case, Passed, Ruling, Step, judge_named};
+use crate::judge::{Case, Step, judge_named};
 use crate::response::Refusal;
+use crate::ruling::{Passed, Ruling, Sentence};
 use crate::settings::Settings;
 use crate::{RequestBody, ResponseBody};
 
 pin_project! {
     /// The future of [`OpaService`](crate::OpaService).
     ///
-    /// Dropping it before there is a decision counts the decision as cancelled; the inner service
-    /// is not called then.
+    /// Dropping it before the decision is final, also while that waits for its log, counts the
+    /// decision as cancelled; the inner service is not called then.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, F, X> {
         #[pin]
@@ -30,7 +31,7 @@ pin_project! {
     }
 }
 
-/// What waits for the decision.
+/// What waits for the decision, as long as that may be an allow.
 struct Held<S, B> {
     /// Ready to be called once.
     inner: S,
@@ -49,6 +50,11 @@ pin_project! {
             #[pin]
             evaluation: Evaluation,
             case: Option<Case>,
+        },
+        Concludes {
+            #[pin]
+            concluded: Concluded,
+            sentence: Option<Sentence>,
         },
         Passes {
             #[pin]
@@ -100,6 +106,16 @@ impl<S, B, F, X> ResponseFuture<S, B, F, X> {
         }
     }
 
+    pub(crate) fn concludes(concluded: Concluded, sentence: Sentence, body: B, inner: S) -> Self {
+        // Who can't pass any more holds no place of the inner service.
+        let held = sentence.may_pass().then_some(Held { inner, body });
+        let stage = Stage::Concludes {
+            concluded,
+            sentence: Some(sentence),
+        };
+        Self { stage, held }
+    }
+
     pub(crate) fn passes(response: F, passed: Option<Passed>) -> Self {
         Self {
             stage: Stage::Passes { response, passed },
@@ -147,7 +163,17 @@ where
                     let Some(case) = case.take() else {
                         return Poll::Pending;
                     };
-                    Step::Ruled(case.rule(evaluated))
+                    case.rule(evaluated)
+                }
+                StageProj::Concludes {
+                    concluded,
+                    sentence,
+                } => {
+                    let decision = ready!(concluded.poll(cx));
+                    let Some(sentence) = sentence.take() else {
+                        return Poll::Pending;
+                    };
+                    Step::Ruled(sentence.rule(decision))
                 }
                 StageProj::Passes { response, passed } => {
                     let response = ready!(response.poll(cx))?.map(ResponseBody::inner);
@@ -163,11 +189,24 @@ where
                 },
             };
             let next = match (step, this.held.take()) {
-                (Step::Waits { evaluation, case }, held) => {
+                (Step::Evaluates { evaluation, case }, held) => {
                     *this.held = held;
                     Stage::Evaluates {
                         evaluation,
                         case: Some(case),
+                    }
+                }
+                (
+                    Step::Concludes {
+                        concluded,
+                        sentence,
+                    },
+                    held,
+                ) => {
+                    *this.held = held.filter(|_| sentence.may_pass());
+                    Stage::Concludes {
+                        concluded,
+                        sentence: Some(sentence),
                     }
                 }
                 (Step::Ruled(Ruling::Pass { parts, passed }), Some(Held { mut inner, body })) => {

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, Response};
-use opa_core::instance::{Evaluated, Evaluation, LogEntry, Prepared};
+use opa_core::instance::{Concluded, Evaluated, Evaluation, LogEntry, Prepared};
 use opa_core::plugin::{EventInput, RequestHeader};
-use opa_core::{App, AppId, AppSet, Decision, Reason};
+use opa_core::{App, AppId, AppSet, Reason};
 
 use crate::app::Rejection;
 use crate::input::{self, Input, Request};
-use crate::response::{Refusal, Verdict};
+use crate::response::{Allowance, Refusal, Verdict};
+use crate::ruling::{Effect, Ruling, Sentence};
 use crate::settings::Settings;
 
 /// What becomes of a request, or what must be waited for to know it.
@@ -21,19 +21,14 @@ use crate::settings::Settings;
 )]
 pub(crate) enum Step {
     Ruled(Ruling),
-    Waits { evaluation: Evaluation, case: Case },
-}
-
-/// What becomes of a request.
-pub(crate) enum Ruling {
-    Pass { parts: Parts, passed: Passed },
-    Refuse(Response<Bytes>),
-}
-
-/// What is left to do when the inner service has answered.
-pub(crate) struct Passed {
-    pub(crate) decision: Decision,
-    pub(crate) add_to_response: HeaderMap,
+    Evaluates {
+        evaluation: Evaluation,
+        case: Case,
+    },
+    Concludes {
+        concluded: Concluded,
+        sentence: Sentence,
+    },
 }
 
 /// A request whose evaluation is under way.
@@ -63,7 +58,11 @@ pub(crate) fn judge_named(
         reason = Reason::UnknownApp.as_str(),
         status = rejection.status().as_u16(),
     );
-    Step::refuse(settings, &parts, Refusal::rejection(rejection))
+    Step::Ruled(Ruling::refuse(
+        settings,
+        &parts,
+        Refusal::rejection(rejection),
+    ))
 }
 
 /// Asks `app`.
@@ -72,15 +71,15 @@ pub(crate) fn judge(settings: &Arc<Settings>, app: &App, parts: Parts, has_body:
     let path = match &settings.entrypoint {
         Some(Err(invalid)) => {
             let reason = Reason::InvalidEntrypoint;
-            let decision = question.refuse(reason, &invalid.to_string(), LogEntry::default());
-            return Step::fault(settings, &parts, decision);
+            let concluded = question.refuse(reason, &invalid.to_string(), LogEntry::default());
+            return Step::concluded(settings, parts, concluded, Effect::Fault);
         }
         Some(Ok(path)) => Some(path),
         None => None,
     };
     match question.prepare(path) {
         Ok(prepared) => evaluate(settings, prepared, parts, has_body),
-        Err(decision) => Step::fault(settings, &parts, decision),
+        Err(concluded) => Step::concluded(settings, parts, concluded, Effect::Fault),
     }
 }
 
@@ -118,8 +117,8 @@ fn evaluate(settings: &Arc<Settings>, prepared: Prepared, parts: Parts, has_body
         request_headers,
     };
     match prepared.evaluate(given).now() {
-        Ok(evaluated) => Step::Ruled(rule(settings, evaluated, parts, entry)),
-        Err(evaluation) => Step::Waits {
+        Ok(evaluated) => rule(settings, evaluated, parts, entry),
+        Err(evaluation) => Step::Evaluates {
             evaluation,
             case: Case {
                 parts,
@@ -149,92 +148,64 @@ fn logged_headers(prepared: &Prepared, headers: &HeaderMap) -> Vec<RequestHeader
 }
 
 impl Case {
-    pub(crate) fn rule(self, evaluated: Evaluated) -> Ruling {
+    pub(crate) fn rule(self, evaluated: Evaluated) -> Step {
         rule(&self.settings, evaluated, self.parts, self.entry)
     }
 }
 
 /// Ends the question before the policy is asked. In dry-run the request passes nevertheless.
 fn refuse(
-    settings: &Settings,
+    settings: &Arc<Settings>,
     prepared: Prepared,
     parts: Parts,
     reason: Reason,
     message: &str,
     entry: LogEntry,
 ) -> Step {
-    if prepared.is_dry_run() {
-        let decision = prepared.pass_in_dry_run(reason, message, entry);
-        return Step::Ruled(Ruling::pass(parts, decision, HeaderMap::new()));
-    }
-    let decision = prepared.refuse(reason, message, entry);
-    Step::fault(settings, &parts, decision)
+    let (concluded, effect) = if prepared.is_dry_run() {
+        let concluded = prepared.pass_in_dry_run(reason, message, entry);
+        (concluded, Effect::Pass(Allowance::default()))
+    } else {
+        (prepared.refuse(reason, message, entry), Effect::Fault)
+    };
+    Step::concluded(settings, parts, concluded, effect)
 }
 
-/// Reads the policy's answer, and makes the decision final.
-fn rule(settings: &Settings, evaluated: Evaluated, mut parts: Parts, entry: LogEntry) -> Ruling {
+/// Reads the policy's answer, and makes the decision.
+fn rule(settings: &Arc<Settings>, evaluated: Evaluated, parts: Parts, entry: LogEntry) -> Step {
     let verdict = match (evaluated.fault(), evaluated.result()) {
         (None, Some(answer)) => Verdict::read(answer),
         // The fault stands above whatever reason the decision is concluded with.
         _ => Err(String::new()),
     };
-    if let Ok(Verdict::Allow(allowance)) = verdict {
-        allowance.apply(&mut parts.headers);
-        let decision = evaluated.conclude(Reason::Allowed, None, entry);
-        return Ruling::pass(parts, decision, allowance.add_to_response);
-    }
-    let problem = verdict.as_ref().err().map(String::as_str);
-    if evaluated.is_dry_run() {
-        let decision = evaluated.conclude(Reason::DryRun, problem, entry);
-        return Ruling::pass(parts, decision, HeaderMap::new());
-    }
-    let refusal = match verdict {
-        Ok(Verdict::Deny(denial)) => {
-            Refusal::denial(denial, evaluated.conclude(Reason::Denied, None, entry))
-        }
-        _ => {
-            let decision = evaluated.conclude(Reason::InvalidDecision, problem, entry);
-            Refusal::fault(decision.reason(), Some(decision))
-        }
+    let (reason, effect, problem) = match verdict {
+        Ok(Verdict::Allow(allowance)) => (Reason::Allowed, Effect::Pass(allowance), None),
+        Ok(Verdict::Deny(denial)) => (Reason::Denied, Effect::Deny(denial), None),
+        Err(problem) => (Reason::InvalidDecision, Effect::Fault, Some(problem)),
     };
-    Ruling::refuse(settings, &parts, refusal)
+    let (reason, effect) = match effect {
+        Effect::Deny(_) | Effect::Fault if evaluated.is_dry_run() => {
+            (Reason::DryRun, Effect::Pass(Allowance::default()))
+        }
+        effect => (reason, effect),
+    };
+    let concluded = evaluated.conclude(reason, problem.as_deref(), entry);
+    Step::concluded(settings, parts, concluded, effect)
 }
 
 impl Step {
-    fn fault(settings: &Settings, parts: &Parts, decision: Decision) -> Self {
-        Self::refuse(
-            settings,
-            parts,
-            Refusal::fault(decision.reason(), Some(decision)),
-        )
-    }
-
-    fn refuse(settings: &Settings, parts: &Parts, refusal: Refusal) -> Self {
-        Self::Ruled(Ruling::refuse(settings, parts, refusal))
-    }
-}
-
-impl Ruling {
-    fn pass(mut parts: Parts, decision: Decision, add_to_response: HeaderMap) -> Self {
-        parts.extensions.insert(decision.app().clone());
-        parts.extensions.insert(decision.clone());
-        Self::Pass {
-            parts,
-            passed: Passed {
-                decision,
-                add_to_response,
+    fn concluded(
+        settings: &Arc<Settings>,
+        parts: Parts,
+        concluded: Concluded,
+        effect: Effect,
+    ) -> Self {
+        match concluded.now() {
+            Ok(decision) => Self::Ruled(effect.rule(settings, parts, decision)),
+            Err(concluded) => Self::Concludes {
+                concluded,
+                sentence: Sentence::new(effect, settings, parts),
             },
         }
-    }
-
-    fn refuse(settings: &Settings, parts: &Parts, refusal: Refusal) -> Self {
-        let decision = refusal.decision().cloned();
-        let reason = refusal.reason();
-        let mut response = settings.responder.respond(refusal, parts);
-        match decision {
-            Some(decision) => drop(response.extensions_mut().insert(decision)),
-            None => drop(response.extensions_mut().insert(reason)),
-        }
-        Self::Refuse(response)
     }
 }

@@ -108,6 +108,11 @@
 //!   front sets them.
 //! - **Nothing is buffered before the decision**, but the decision may wait, up to its time budget,
 //!   for a thread; a timeout around the layer counts the decision as cancelled.
+//! - **A decision log may hold decisions** until their events are safe, see
+//!   [`DecisionSink::admit`](opa_core::plugin::DecisionSink::admit): the service is not called and
+//!   no denial or fault is answered before, at most 30 s later. What can't be logged is answered 503
+//!   ([`LogUnavailable`](Reason::LogUnavailable)) whatever the policy said, in dry-run too. A
+//!   timeout around the layer that ends the wait counts as cancelled; the log may have the event.
 //! - **Order**: layers outside of this one (tracing, compression, timeouts) see refused requests,
 //!   those inside don't. Authentication that the policy relies on goes outside.
 
@@ -121,6 +126,7 @@ mod future;
 mod judge;
 mod layer;
 mod peer;
+mod ruling;
 mod service;
 mod settings;
 

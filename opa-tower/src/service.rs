@@ -10,15 +10,16 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::app::{AppExtractor, NoExtractor};
-use crate::judge::{Ruling, Step, judge, judge_named};
+use crate::judge::{Step, judge, judge_named};
 use crate::layer::{Gate, Judge};
+use crate::ruling::Ruling;
 use crate::{RequestBody, ResponseBody, ResponseFuture};
 
 /// The service that [`OpaLayer`](crate::OpaLayer) makes.
 ///
 /// It is ready when the inner service is, and its error is the inner service's: denials and faults
-/// are responses. The inner service is called only after an allow; when the policy must be waited
-/// for, a clone of it is left behind.
+/// are responses. The inner service is called only after an allow; when the policy or the decision
+/// log must be waited for, a clone of it is left behind.
 ///
 /// # Panics
 /// `call` must run inside of a Tokio runtime with its timer on.
@@ -104,9 +105,13 @@ where
                 drop(self.take_ready());
                 ResponseFuture::refuses(response)
             }
-            Step::Waits { evaluation, case } => {
+            Step::Evaluates { evaluation, case } => {
                 ResponseFuture::evaluates(evaluation, case, body, self.take_ready())
             }
+            Step::Concludes {
+                concluded,
+                sentence,
+            } => ResponseFuture::concludes(concluded, sentence, body, self.take_ready()),
         }
     }
 }

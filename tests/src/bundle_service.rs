@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,10 +32,21 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The service as a child process, until it is dropped.
 pub struct BundleService {
+    program: String,
+    options: Options,
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     address: String,
+}
+
+/// How the service is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Over TLS with HTTP/2, with `server.pem` and `server.key` of this folder.
+    pub certificates: Option<PathBuf>,
+    /// How many streams a connection may have (`SETTINGS_MAX_CONCURRENT_STREAMS`); 128 without.
+    pub streams: Option<u32>,
 }
 
 /// What the service saw.
@@ -56,27 +67,62 @@ pub struct Seen {
 }
 
 impl BundleService {
-    /// Starts `program`, over TLS with `server.pem` and `server.key` of the folder, if there is
-    /// one.
+    /// Starts `program`.
     ///
     /// # Panics
     /// When it can't be started.
-    pub fn start(program: &str, certificates: Option<&Path>) -> Self {
+    pub fn start(program: &str, options: Options) -> Self {
+        Self::start_at(program, options, "127.0.0.1:0")
+    }
+
+    fn start_at(program: &str, options: Options, address: &str) -> Self {
         let mut command = Command::new(program);
-        command.args(certificates);
+        command.arg(address);
+        command.arg(options.streams.unwrap_or(128).to_string());
+        command.args(&options.certificates);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
+        let scheme = options.certificates.as_ref().map_or("http", |_| "https");
         let mut service = Self {
+            program: program.to_owned(),
+            options,
             child,
             input,
             output,
             address: String::new(),
         };
-        let scheme = certificates.map_or("http", |_| "https");
         service.address = format!("{scheme}://{}", service.line());
         service
+    }
+
+    /// Ends, with all connections. Nobody answers where it was.
+    pub fn stop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// A new process in its place, which knows nothing of the old one.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn restart(&mut self) {
+        self.stop();
+        let (_, address) = self.address.split_once("//").unwrap();
+        *self = Self::start_at(&self.program, self.options.clone(), address);
+    }
+
+    /// All connections end as HTTP/2 does it (GOAWAY): what is under way goes on, and nothing new
+    /// is taken.
+    pub fn go_away(&mut self) {
+        self.ask("goaway");
+    }
+
+    /// All streams that wait are reset (RST_STREAM), or those of one app.
+    pub fn reset_streams(&mut self, app: &str) {
+        self.ask(&format!("rst {app}"));
     }
 
     /// `http://127.0.0.1:PORT`, or with `https`.
@@ -136,9 +182,7 @@ impl BundleService {
 
 impl Drop for BundleService {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
@@ -146,6 +190,10 @@ struct State {
     versions: Mutex<HashMap<String, u64>>,
     bundles: Mutex<HashMap<u64, Bytes>>,
     changes: watch::Sender<u64>,
+    /// How often all were to go away.
+    goings: watch::Sender<u64>,
+    /// Whose streams are reset, and how often that was said.
+    resets: watch::Sender<(u64, String)>,
     connections: Arc<Gauge>,
     waiting: Arc<Gauge>,
     sent: AtomicUsize,
@@ -187,7 +235,11 @@ impl Drop for Counted {
 /// # Errors
 /// When it can't listen, or the certificates can't be used.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let tls = match std::env::args().nth(1) {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().ok_or("an address, please")?;
+    let streams = arguments.next().ok_or("a number of streams, please")?;
+    let streams = streams.parse()?;
+    let tls = match arguments.next() {
         Some(folder) => Some(acceptor(Path::new(&folder))?),
         None => None,
     };
@@ -195,6 +247,8 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         versions: Mutex::default(),
         bundles: Mutex::default(),
         changes: watch::Sender::new(0),
+        goings: watch::Sender::new(0),
+        resets: watch::Sender::new((0, String::new())),
         connections: Arc::default(),
         waiting: Arc::default(),
         sent: AtomicUsize::new(0),
@@ -205,9 +259,9 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let listener = runtime.block_on(TcpListener::bind(&address))?;
     answer(&listener.local_addr()?.to_string())?;
-    runtime.spawn(accept(listener, tls, Arc::clone(&state)));
+    runtime.spawn(accept(listener, tls, streams, Arc::clone(&state)));
     for command in std::io::stdin().lock().lines() {
         answer(&state.command(&command?))?;
     }
@@ -231,7 +285,7 @@ fn acceptor(folder: &Path) -> Result<TlsAcceptor, Box<dyn std::error::Error>> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, streams: u32, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, state) = (tls.clone(), Arc::clone(&state));
         tokio::spawn(async move {
@@ -246,8 +300,15 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Stat
             };
             if let Ok(stream) = tls.accept(stream).await {
                 let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .max_concurrent_streams(128)
+                    .max_concurrent_streams(streams)
                     .serve_connection(TokioIo::new(stream), service);
+                let mut connection = std::pin::pin!(connection);
+                let mut goings = state.goings.subscribe();
+                tokio::select! {
+                    _ = &mut connection => return,
+                    _ = goings.changed() => {}
+                }
+                connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
         });
@@ -265,6 +326,17 @@ impl State {
                 versions.insert(app.to_owned(), version.parse().unwrap());
                 drop(versions);
                 self.changes.send_modify(|changes| *changes += 1);
+                "ok".to_owned()
+            }
+            ["goaway"] => {
+                self.goings.send_modify(|times| *times += 1);
+                "ok".to_owned()
+            }
+            ["rst", app] => {
+                self.resets.send_modify(|(times, whose)| {
+                    *times += 1;
+                    *whose = app.to_owned();
+                });
                 "ok".to_owned()
             }
             ["reset"] => {
@@ -297,10 +369,7 @@ impl State {
         }
     }
 
-    async fn respond(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Part>, Infallible> {
+    async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Part>, Reset> {
         let path = request.uri().path().to_owned();
         let at = self.started.elapsed().as_millis() as u64;
         self.log.lock().unwrap().push((at, path.clone()));
@@ -322,9 +391,17 @@ impl State {
         let mut version = self.version(app);
         if long && waits && etag == Some(&*version_etag(version)) {
             let _waiting = self.waiting.count();
+            let mut resets = self.resets.subscribe();
             while etag == Some(&*version_etag(version)) {
-                let _ = changes.changed().await;
-                version = self.version(app);
+                tokio::select! {
+                    _ = changes.changed() => version = self.version(app),
+                    _ = resets.changed() => {
+                        let whose = resets.borrow_and_update();
+                        if whose.1 == app || whose.1 == "all" {
+                            return Err(Reset);
+                        }
+                    }
+                }
             }
         }
         let kind = match long {
@@ -366,6 +443,18 @@ impl State {
         bundle.clone()
     }
 }
+
+/// Ends a stream.
+#[derive(Debug)]
+struct Reset;
+
+impl std::fmt::Display for Reset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the stream is reset")
+    }
+}
+
+impl std::error::Error for Reset {}
 
 fn version_etag(version: u64) -> String {
     format!("\"v{version}\"")

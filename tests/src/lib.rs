@@ -30,3 +30,4 @@ pub mod policies;
 pub mod scripted;
 pub mod serve;
 pub mod signing;
+pub mod spooling;

@@ -10,7 +10,7 @@ use opa_core::plugin::State;
 use opa_core::{App, Manager, Value};
 use tempfile::TempDir;
 use tests::bundle_server::{Answer, BundleServer};
-use tests::bundle_service::{BundleService, Seen};
+use tests::bundle_service::{BundleService, Options, Seen};
 use tests::certificates::Authority;
 use tests::scripted::Scripted;
 
@@ -49,7 +49,7 @@ struct Control {
 impl Control {
     fn http1() -> Self {
         Self {
-            service: BundleService::start(env!("CARGO_BIN_EXE_bundle_service"), None),
+            service: BundleService::start(env!("CARGO_BIN_EXE_bundle_service"), Options::default()),
             certificates: None,
         }
     }
@@ -60,8 +60,12 @@ impl Control {
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
         authority.issue_into(folder.path(), "server", "control");
         let program = env!("CARGO_BIN_EXE_bundle_service");
+        let options = Options {
+            certificates: Some(folder.path().to_owned()),
+            ..Options::default()
+        };
         Self {
-            service: BundleService::start(program, Some(folder.path())),
+            service: BundleService::start(program, options),
             certificates: Some(folder),
         }
     }

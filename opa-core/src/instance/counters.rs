@@ -19,8 +19,9 @@ impl Default for Counters {
 }
 
 impl Counters {
-    pub(crate) fn ask(&self) {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+    /// Tells the number of the question, from 1.
+    pub(crate) fn ask(&self) -> u64 {
+        self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     pub(crate) fn count(&self, reason: Reason) {

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::{App, Decision, Evaluation, LogEntry};
+use super::{App, Concluded, Decision, Evaluation, LogEntry};
 use crate::engine::EntrypointPath;
 use crate::plugin::EventInput;
 use crate::{Reason, Value};
@@ -14,7 +14,8 @@ impl App {
     ///
     /// The future is ready with a [`Decision`] whatever happens: its
     /// [`reason`](Decision::reason) is [`Decided`](Reason::Decided) when the policy answered, and
-    /// tells what failed else. The evaluation starts at once.
+    /// tells what failed else. The evaluation starts at once. Where a sink lets the decision wait for
+    /// its log, so does the future, see [`Concluded`].
     ///
     /// # Panics
     /// Must be called, and the future polled, inside of a Tokio runtime with its timer on.
@@ -25,7 +26,7 @@ impl App {
             Err(error) => {
                 let message = error.to_string();
                 let entry = LogEntry::default();
-                return Decide::made(question.refuse(Reason::InvalidEntrypoint, &message, entry));
+                return Decide::ends(question.refuse(Reason::InvalidEntrypoint, &message, entry));
             }
         };
         match question.prepare(Some(&path)) {
@@ -37,7 +38,7 @@ impl App {
                 };
                 Decide { stage }
             }
-            Err(decision) => Decide::made(decision),
+            Err(concluded) => Decide::ends(concluded),
         }
     }
 }
@@ -54,7 +55,10 @@ pin_project! {
 pin_project! {
     #[project = StageProj]
     enum Stage {
-        Made { decision: Option<Decision> },
+        Concluded {
+            #[pin]
+            concluded: Concluded,
+        },
         Evaluation {
             #[pin]
             evaluation: Evaluation,
@@ -64,11 +68,9 @@ pin_project! {
 }
 
 impl Decide {
-    fn made(decision: Decision) -> Self {
+    fn ends(concluded: Concluded) -> Self {
         Self {
-            stage: Stage::Made {
-                decision: Some(decision),
-            },
+            stage: Stage::Concluded { concluded },
         }
     }
 }
@@ -77,21 +79,21 @@ impl Future for Decide {
     type Output = Decision;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Decision> {
-        match self.project().stage.project() {
-            StageProj::Made { decision } => match decision.take() {
-                Some(decision) => Poll::Ready(decision),
-                // A future that is polled after its end, against the contract of `Future`.
-                None => Poll::Pending,
-            },
-            StageProj::Evaluation { evaluation, input } => {
-                let evaluated = ready!(evaluation.poll(cx));
-                let input = EventInput::Built(std::mem::take(input));
-                let entry = LogEntry {
-                    input,
-                    ..LogEntry::default()
-                };
-                Poll::Ready(evaluated.conclude(Reason::Decided, None, entry))
-            }
+        let mut stage = self.project().stage;
+        loop {
+            let concluded = match stage.as_mut().project() {
+                StageProj::Concluded { concluded } => return concluded.poll(cx),
+                StageProj::Evaluation { evaluation, input } => {
+                    let evaluated = ready!(evaluation.poll(cx));
+                    let input = EventInput::Built(std::mem::take(input));
+                    let entry = LogEntry {
+                        input,
+                        ..LogEntry::default()
+                    };
+                    evaluated.conclude(Reason::Decided, None, entry)
+                }
+            };
+            stage.set(Stage::Concluded { concluded });
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::question::{Ends, Prepared};
-use super::{Decision, LogEntry};
+use super::{Concluded, LogEntry};
 use crate::engine::{Interrupt, Run, RunEnd};
 use crate::plugin::EventError;
 use crate::{Reason, Value};
@@ -158,12 +158,12 @@ impl Evaluated {
         self.prepared.question.id()
     }
 
-    /// Makes the decision final: counts it and hands its event over.
+    /// Makes the decision and hands its event over. It is final, and counted, when the sinks admit it.
     ///
     /// `reason` is what the asker reads from the answer; a [`fault`](Self::fault) stands above it,
     /// unless the asker lets the request pass in dry-run. `problem` tells what is wrong with the
     /// answer, if something is.
-    pub fn conclude(self, reason: Reason, problem: Option<&str>, entry: LogEntry) -> Decision {
+    pub fn conclude(self, reason: Reason, problem: Option<&str>, entry: LogEntry) -> Concluded {
         let (reason, error) = match self.fault {
             Some((_, error)) if reason == Reason::DryRun => (reason, Some(error)),
             Some((reason, error)) => (reason, Some(error)),

@@ -10,17 +10,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::activation::Loaded;
+use super::concluded::Admissions;
 use super::counters::Counters;
 use super::freshness::Freshness;
 use super::lease::Leases;
 use super::ticket::{Lineage, Ticket};
 use super::{Configured, Profile, Shared, Snapshot};
-use crate::AppId;
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
 use crate::plugin::{
     Asked, BundleStatus, DecisionSink, Event, EventInput, InstanceStatus, LogPolicy, State,
 };
+use crate::{AppId, Reason};
 
 /// The virtual OPA of one app.
 pub(crate) struct Instance {
@@ -281,26 +282,49 @@ impl Instance {
         }
     }
 
-    pub(super) fn emit(&self, profile: &Profile, snapshot: Option<&Arc<Snapshot>>, event: Event) {
-        let Some((last, others)) = profile.decision_sinks.split_last() else {
-            return;
+    /// Whether the sinks of `profile` let decisions be made. One that panics doesn't.
+    pub(super) fn is_log_available(&self, profile: &Profile) -> bool {
+        let is_available = |sink: &Arc<dyn DecisionSink>| {
+            self.contain("decision", || sink.is_available()) == Some(true)
         };
-        for sink in others {
-            let event = event.clone();
-            self.contain("decision", || {
-                sink.record(for_sink(&**sink, snapshot, event))
-            });
-        }
-        self.contain("decision", || {
-            last.record(for_sink(&**last, snapshot, event))
-        });
+        profile.decision_sinks.iter().all(is_available)
     }
 
-    /// Calls a sink, which is a plugin's code: its panic must end neither a request nor a poll.
-    fn contain(&self, kind: &str, call: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(call)).is_err() {
+    pub(super) fn emit(
+        &self,
+        profile: &Profile,
+        snapshot: Option<&Arc<Snapshot>>,
+        event: Event,
+    ) -> Admissions {
+        let mut admissions = Admissions::default();
+        let Some((last, others)) = profile.decision_sinks.split_last() else {
+            return admissions;
+        };
+        // There is no effect to wait for where the log is why there is none.
+        let waits = event.reason != Reason::LogUnavailable;
+        let mut hand_over = |sink: &dyn DecisionSink, event| {
+            let event = for_sink(sink, snapshot, event);
+            if waits {
+                admissions.add(self.contain("decision", || sink.admit(event)));
+            } else {
+                self.contain("decision", || sink.record(event));
+            }
+        };
+        for sink in others {
+            hand_over(&**sink, event.clone());
+        }
+        hand_over(&**last, event);
+        admissions
+    }
+
+    /// Calls a sink, which is a plugin's code: its panic, for `None`, must end neither a request nor
+    /// a poll.
+    pub(super) fn contain<T>(&self, kind: &str, call: impl FnOnce() -> T) -> Option<T> {
+        let called = catch_unwind(AssertUnwindSafe(call)).ok();
+        if called.is_none() {
             tracing::error!(target: "opa::instance", app = %self.id, "a {kind} sink panicked");
         }
+        called
     }
 }
 

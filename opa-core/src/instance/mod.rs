@@ -5,6 +5,14 @@
 //! for [`App::decide`] and for a layer that brings its own input: snapshot, entrypoint, input,
 //! evaluation.
 //!
+//! A decision takes effect when the app's sinks [admit](crate::plugin::DecisionSink::admit) it. Most
+//! do at once; one that must not lose a decision may let it wait until its event is safe, or refuse
+//! it. So every way to end a question gives a [`Concluded`], which is a future of the [`Decision`]
+//! and has it [`now`](Concluded::now) where no sink waits. What has no record must not be acted on:
+//! refused, the decision is [`LogUnavailable`](crate::Reason::LogUnavailable), whatever the policy
+//! said, and while a sink [is not available](crate::plugin::DecisionSink::is_available), the policy
+//! is not asked.
+//!
 //! ```
 //! use opa_core::engine::Module;
 //! use opa_core::{Manager, Reason, Value};
@@ -26,6 +34,7 @@
 //! ```
 
 mod activation;
+mod concluded;
 mod counters;
 mod decide;
 mod decision;
@@ -43,6 +52,7 @@ mod shared;
 mod snapshot;
 mod ticket;
 
+pub use concluded::Concluded;
 pub use counters::DecisionCounts;
 pub use decide::Decide;
 pub use decision::Decision;

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::concluded::Admissions;
 use super::decision::Inner;
-use super::{App, Decision, Evaluation, Profile, Snapshot};
+use super::{App, Concluded, Decision, Evaluation, Instance, Profile, Snapshot};
 use crate::engine::{Entrypoint, EntrypointPath, EvalContext, InputPaths, Memo, Run, Task};
 use crate::plugin::{BundleRevision, Event, EventError, EventInput, Labels, RequestHeader};
 use crate::{Reason, Value};
@@ -12,13 +13,15 @@ use crate::{Reason, Value};
 /// The building blocks for layers and services that bring their own input: [`App::ask`], then
 /// [`prepare`](Self::prepare), [`Prepared::evaluate`] and
 /// [`Evaluated::conclude`](super::Evaluated::conclude). Each of them can end the way with a
-/// [`Decision`]. A question that is dropped instead counts as
-/// [`cancelled`](Reason::Cancelled) and records no event.
+/// [`Concluded`], the decision that may wait for its log. A question that is dropped instead counts
+/// as [`cancelled`](Reason::Cancelled) and records no event.
 #[derive(Debug)]
 #[must_use = "a question that is dropped counts as cancelled"]
 pub struct Question {
     app: App,
     id: Arc<str>,
+    /// Of its instance, from 1.
+    number: u64,
     timestamp: SystemTime,
     /// By the injected clock.
     started: Duration,
@@ -50,8 +53,8 @@ impl App {
     /// Asks for a decision: gives it an id and notes the time.
     pub fn ask(&self) -> Question {
         let clock = &self.instance.shared.clock;
-        self.instance.counters.ask();
         Question {
+            number: self.instance.counters.ask(),
             id: uuid::Uuid::new_v4().to_string().into(),
             timestamp: clock.wall(),
             started: clock.monotonic(),
@@ -83,8 +86,9 @@ impl Question {
     /// Takes the active snapshot and looks up `path`, by default the configured entrypoint.
     ///
     /// # Errors
-    /// The decision, when no policy is active or the path can't be evaluated.
-    pub fn prepare(self, path: Option<&EntrypointPath>) -> Result<Prepared, Decision> {
+    /// The decision, when no policy is active, a sink is
+    /// [not available](crate::plugin::DecisionSink::is_available) or the path can't be evaluated.
+    pub fn prepare(self, path: Option<&EntrypointPath>) -> Result<Prepared, Concluded> {
         let instance = &self.app.instance;
         let Some(snapshot) = instance.snapshot.load_full() else {
             let (reason, message) = if instance.is_closed() {
@@ -98,6 +102,13 @@ impl Question {
             ends.path = asked.map(EntrypointPath::shared);
             return Err(self.conclude(ends, LogEntry::default(), None));
         };
+        if !instance.is_log_available(&snapshot.profile) {
+            let asked = path.unwrap_or(&snapshot.profile.entrypoint);
+            let (reason, message) = (Reason::LogUnavailable, "a decision log takes no decisions");
+            let mut ends = Ends::unasked(reason, reason, message);
+            ends.path = Some(asked.shared());
+            return Err(self.conclude(ends, LogEntry::default(), None));
+        }
         if snapshot.is_stale(|| instance.shared.now_ms()) {
             let asked = path.unwrap_or(&snapshot.profile.entrypoint);
             let message = "the last answer of a bundle's source is longer ago than max_staleness";
@@ -119,20 +130,23 @@ impl Question {
     }
 
     /// Ends the question without asking the policy.
-    pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
+    pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Concluded {
         self.conclude(Ends::unasked(reason, reason, message), entry, None)
     }
 
-    /// Makes the decision final: counts it and hands its event over.
+    pub(super) fn instance(&self) -> &Instance {
+        &self.app.instance
+    }
+
+    /// Makes the decision and hands its event over.
     pub(super) fn conclude(
-        mut self,
+        self,
         ends: Ends,
         entry: LogEntry,
         prepared: Option<(&Arc<Snapshot>, &Entrypoint)>,
-    ) -> Decision {
-        self.concluded = true;
+    ) -> Concluded {
         let instance = &self.app.instance;
-        let decision = Decision(Arc::new(Inner {
+        let made = Inner {
             id: Arc::clone(&self.id),
             app: instance.id.clone(),
             path: prepared.map_or(ends.path, |(_, entrypoint)| {
@@ -144,14 +158,7 @@ impl Question {
             result: ends.result,
             reason: ends.reason,
             error: ends.error,
-        }));
-        instance.counters.count(ends.reason);
-        tracing::debug!(
-            target: "opa::decision",
-            app = %instance.id,
-            decision_id = %self.id,
-            reason = ends.reason.as_str(),
-        );
+        };
         // Whoever was refused before the policy was asked may still have shown something.
         let served = match prepared {
             Some((snapshot, _)) => Some(Arc::clone(snapshot)),
@@ -165,24 +172,35 @@ impl Question {
         // may not know.
         let profile = served.as_ref().map(|served| &*served.profile);
         let profile = profile.or(unserved.as_deref());
-        if let Some(profile) = profile.filter(|profile| !profile.decision_sinks.is_empty()) {
-            let event = self.event(&decision, profile, entry, ends.eval);
-            instance.emit(profile, served.as_ref(), event);
-        }
-        decision
+        let admissions = match profile.filter(|profile| !profile.decision_sinks.is_empty()) {
+            Some(profile) => {
+                let event = self.event(&made, profile, entry, ends.eval);
+                instance.emit(profile, served.as_ref(), event)
+            }
+            None => Admissions::default(),
+        };
+        Concluded::new(self, made, admissions)
     }
 
-    fn event(
-        &self,
-        decision: &Decision,
-        profile: &Profile,
-        entry: LogEntry,
-        eval: Duration,
-    ) -> Event {
-        let made = &decision.0;
+    /// Makes the decision final: counts it.
+    pub(super) fn settle(mut self, made: Inner) -> Decision {
+        self.concluded = true;
+        let instance = &self.app.instance;
+        instance.counters.count(made.reason);
+        tracing::debug!(
+            target: "opa::decision",
+            app = %instance.id,
+            decision_id = %self.id,
+            reason = made.reason.as_str(),
+        );
+        Decision(Arc::new(made))
+    }
+
+    fn event(&self, made: &Inner, profile: &Profile, entry: LogEntry, eval: Duration) -> Event {
         let labels: Labels = profile.labels.clone();
         let id = Arc::clone(&self.id);
         let mut event = Event::new(made.app.clone(), labels, id, made.reason, self.timestamp);
+        event.req_id = Some(self.number);
         event.bundles = Arc::clone(&made.bundles);
         event.path = made.path.clone();
         event.error = made.error.clone();
@@ -296,17 +314,18 @@ impl Prepared {
     }
 
     /// Ends the question without asking the policy.
-    pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Decision {
+    pub fn refuse(self, reason: Reason, message: &str, entry: LogEntry) -> Concluded {
         self.end(reason, reason, message, entry)
     }
 
     /// Ends the question without asking the policy, but lets the request pass: it would be refused
-    /// for `refused` if this were no [dry-run](Self::is_dry_run).
-    pub fn pass_in_dry_run(self, refused: Reason, message: &str, entry: LogEntry) -> Decision {
+    /// for `refused` if this were no [dry-run](Self::is_dry_run). It doesn't pass when its event
+    /// can't be logged: only the final decision tells.
+    pub fn pass_in_dry_run(self, refused: Reason, message: &str, entry: LogEntry) -> Concluded {
         self.end(Reason::DryRun, refused, message, entry)
     }
 
-    fn end(self, reason: Reason, problem: Reason, message: &str, entry: LogEntry) -> Decision {
+    fn end(self, reason: Reason, problem: Reason, message: &str, entry: LogEntry) -> Concluded {
         let ends = Ends::unasked(reason, problem, message);
         self.question
             .conclude(ends, entry, Some((&self.snapshot, &self.entrypoint)))

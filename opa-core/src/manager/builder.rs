@@ -189,6 +189,9 @@ impl ManagerBuilder {
     }
 
     /// Permits the configuration to ask for `dry-run`. Default: it must not.
+    ///
+    /// Dry-run lets nothing pass that [can't be logged](crate::Reason::LogUnavailable), nor before
+    /// the first activation.
     pub fn permit_dry_run(mut self, permit: bool) -> Self {
         self.given.permit_dry_run = permit;
         self

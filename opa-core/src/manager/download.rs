@@ -29,7 +29,7 @@ use super::poll::backoff;
 use super::slots::Slots;
 use crate::bundle::ArchiveBytes;
 use crate::bundle::source::{
-    Body, Content, Fetch, Source, SourceAnswer, SourceError, SourceFuture,
+    Body, Content, Fetch, Source, SourceAnswer, SourceError, SourceFuture, Waiting,
 };
 
 /// The longest that a bundle's bytes are kept for members that don't come for them.
@@ -68,7 +68,7 @@ struct Known {
     at: Instant,
     etag: Option<Arc<str>>,
     long_polling: bool,
-    multiplexed: bool,
+    waiting: Waiting,
     /// When the source said so.
     answered: Instant,
 }
@@ -94,7 +94,7 @@ struct Answer {
     part: Part,
     etag: Option<Arc<str>>,
     long_polling: bool,
-    multiplexed: bool,
+    waiting: Waiting,
     /// When it came.
     answered: Instant,
     /// The generation of the download that it belongs to.
@@ -174,7 +174,7 @@ impl Member {
         let mut taken = SourceAnswer::not_modified().long_polling(answer.long_polling);
         taken.content = content;
         taken.etag = answer.etag.clone();
-        taken.multiplexed = answer.multiplexed;
+        taken.waiting = answer.waiting;
         taken.answered = Some(answer.answered);
         Some(taken)
     }
@@ -266,7 +266,7 @@ impl Download {
             part,
             etag,
             long_polling: answer.long_polling,
-            multiplexed: answer.multiplexed,
+            waiting: answer.waiting,
             answered,
             generation: AtomicU64::new(0),
         })
@@ -311,7 +311,7 @@ impl Download {
             at: now,
             etag: answer.etag.clone(),
             long_polling: answer.long_polling,
-            multiplexed: answer.multiplexed,
+            waiting: answer.waiting,
             answered: answer.answered,
         });
         if has_news {

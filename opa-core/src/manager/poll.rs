@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::download::Member;
 use super::slots::{Room, Slots};
 use crate::bundle::persist::Place;
-use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError};
+use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError, Waiting};
 use crate::bundle::{ArchiveBytes, Limits, Update, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
@@ -54,9 +54,11 @@ pub(super) struct Poll {
     /// The part in a download that other apps may share.
     member: Option<Arc<Member>>,
     long_polling: bool,
-    /// Waiting for news keeps no connection.
-    multiplexed: bool,
+    /// What it takes to wait for news.
+    waiting: Waiting,
     failures: u32,
+    /// A long poll that had waited failed: the next success goes back to waiting at once.
+    cut_off: bool,
 }
 
 /// What came for a bundle, as it came.
@@ -123,8 +125,9 @@ impl Poll {
             etag: None,
             member: None,
             long_polling,
-            multiplexed: false,
+            waiting: Waiting::default(),
             failures: 0,
+            cut_off: false,
         }
     }
 
@@ -166,7 +169,7 @@ impl Poll {
         if !waits {
             return None;
         }
-        let slot = self.slots.try_long_poll(self.multiplexed)?;
+        let slot = self.slots.try_long_poll(self.waiting == Waiting::Shared)?;
         Some(Room::LongPoll(slot))
     }
 
@@ -198,6 +201,7 @@ impl Poll {
         match asking.await.unwrap_or(Err(PollError::Panic)) {
             Ok(()) => {
                 self.failures = 0;
+                let was_cut_off = std::mem::take(&mut self.cut_off);
                 // A server can't wait for news for one whose etag it doesn't know.
                 let can_wait = self.long_polling && self.etag.is_some();
                 if self
@@ -207,13 +211,18 @@ impl Poll {
                 {
                     // News came for another app meanwhile.
                     Duration::ZERO
-                } else if can_wait && (waits || first) {
+                } else if can_wait
+                    && (waits || first || was_cut_off)
+                    && self.waiting != Waiting::Refused
+                {
                     MIN_LONG_POLL.saturating_sub(asked.elapsed())
                 } else {
                     between(self.polling.min_delay, self.polling.max_delay)
                 }
             }
             Err(error) => {
+                // One that fails at once would do so over and over again.
+                self.cut_off |= waits && asked.elapsed() >= self.polling.min_delay;
                 let delay = self.retry_delay(error.retry_after());
                 self.failures = self.failures.saturating_add(1);
                 self.note_failure(&instance, &error, delay);
@@ -243,13 +252,13 @@ impl Poll {
             content,
             etag,
             long_polling,
-            multiplexed,
+            waiting,
             answered,
         } = answer.map_err(PollError::Source)?;
         // Not when its body has come: that may take long.
         let answered = answered.unwrap_or_else(Instant::now);
         let contacted_ms = instance.shared().ms_at(answered);
-        self.multiplexed = multiplexed;
+        self.waiting = waiting;
         // Who was not asked to wait and has nothing new has not said that it would not.
         let silent = wait.is_none() && matches!(content, Content::NotModified);
         if !silent {

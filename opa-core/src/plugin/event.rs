@@ -96,8 +96,8 @@ pub struct Event {
     /// The id of the request's span, in hexadecimal digits. No instance
     /// fills it yet.
     pub span_id: Option<Arc<str>>,
-    /// The number of the request; OPA counts them from 1. No instance
-    /// fills it yet.
+    /// The number of the question among those of its instance, from 1. OPA counts the requests of a
+    /// server so.
     pub req_id: Option<u64>,
     /// The labels of the rules that succeeded, an object for each. No instance
     /// fills it yet.

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -7,10 +8,37 @@ use super::{Event, InstanceStatus};
 
 /// Where the events of one instance go.
 ///
-/// Closures of one argument are sinks.
+/// Closures of one argument are sinks. One that must not lose a decision holds it until its event is
+/// safe:
+///
+/// ```
+/// use opa_core::plugin::{Admission, DecisionSink, Event};
+/// use tokio::sync::{mpsc, oneshot};
+///
+/// /// Hands events to a task that writes them down, and answers then.
+/// struct Journal(mpsc::Sender<(Event, oneshot::Sender<()>)>);
+///
+/// impl DecisionSink for Journal {
+///     fn record(&self, event: Event) {
+///         drop(self.admit(event));
+///     }
+///     fn is_available(&self) -> bool {
+///         !self.0.is_closed()
+///     }
+///     fn admit(&self, event: Event) -> Admission {
+///         let (written, is_written) = oneshot::channel();
+///         match self.0.try_send((event, written)) {
+///             Ok(()) => Admission::Waits(Box::pin(async { is_written.await.is_ok() })),
+///             Err(_) => Admission::Refused,
+///         }
+///     }
+/// }
+/// ```
 pub trait DecisionSink: Send + Sync + 'static {
-    /// Takes an event over. Called on the way of a request, when the decision is final: it must
+    /// Takes an event over. Called on the way of a request, when the decision is made: it must
     /// not block, and must leave encoding and delivery to somebody else.
+    ///
+    /// A panic ends no request; the event may be lost.
     fn record(&self, event: Event);
 
     /// Whether it asks [the event's policy](Event::policy) what may be shown, and shows no more.
@@ -22,15 +50,27 @@ pub trait DecisionSink: Send + Sync + 'static {
     }
 
     /// Whether decisions may be made at all. Asked before each of them, so it must be cheap. While
-    /// it is not, they are refused as [`LogUnavailable`](crate::Reason::LogUnavailable). Default:
-    /// yes.
+    /// it is not, or panics, they are refused as
+    /// [`LogUnavailable`](crate::Reason::LogUnavailable), and the events of these refusals are
+    /// [recorded](Self::record). Default: yes.
     fn is_available(&self) -> bool {
         true
     }
 
-    /// As [`record`](Self::record), and tells when the decision may take effect. Default: at once.
+    /// As [`record`](Self::record), and tells when the decision may take effect. Called for every
+    /// decision, whatever its outcome, but for those that are refused as
+    /// [`LogUnavailable`](crate::Reason::LogUnavailable). Must not block either.
+    ///
+    /// Every sink of an instance is asked, and the decision takes effect when all of them admit it.
+    /// A panic here, or in the future, refuses it, since nobody knows whether the event is safe.
+    ///
+    /// Default: records it and admits it at once, also when `record` panics: a sink that never
+    /// holds a decision stops none.
     fn admit(&self, event: Event) -> Admission {
-        self.record(event);
+        let app = event.app.clone();
+        if catch_unwind(AssertUnwindSafe(|| self.record(event))).is_err() {
+            tracing::error!(target: "opa::instance", %app, "a decision sink panicked");
+        }
         Admission::Admitted
     }
 }
@@ -40,9 +80,11 @@ pub trait DecisionSink: Send + Sync + 'static {
 pub enum Admission {
     /// It may.
     Admitted,
-    /// It may not: it is refused as [`LogUnavailable`](crate::Reason::LogUnavailable).
+    /// It may not: it is refused as [`LogUnavailable`](crate::Reason::LogUnavailable). There is no
+    /// second event: who took this one has a decision that had no effect.
     Refused,
-    /// The future tells. When it is dropped before, the event may be in the log or not.
+    /// The future tells, within 30 s, else it may not. When it is dropped before, the event may be
+    /// in the log or not.
     Waits(AdmissionFuture),
 }
 

@@ -138,7 +138,7 @@ impl Service {
             let request = self
                 .request(request, headers.clone(), body.clone(), is_own)
                 .await?;
-            let response = self.send(request, Duration::ZERO).await?;
+            let response = self.send_now(request).await?;
             let keeps_body = matches!(
                 response.status(),
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT

@@ -3,18 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ServiceError;
 use super::clients::{Kind, Maker};
+use super::tls::Identity;
 use crate::config::ClientTlsConfig;
 
 /// A certificate and a key that are files, read again before requests.
 ///
-/// Other content makes other clients, so that neither an open connection nor a TLS session that
-/// could be resumed goes on with the old certificate; requests on their way end undisturbed.
+/// Other content makes other clients, so that no connection goes on with the old certificate;
+/// requests on their way end undisturbed.
 pub(super) struct Rotating {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
@@ -29,7 +31,7 @@ struct Shared {
 pub(super) struct Own {
     /// Of both files.
     pub(super) digest: [u8; 32],
-    pub(super) identity: reqwest::Identity,
+    pub(super) identity: Identity,
 }
 
 #[derive(Default)]
@@ -119,16 +121,10 @@ impl Shared {
         if known == Some(digest) {
             return Ok(None);
         }
-        let unusable = |problem: &dyn std::fmt::Display| {
-            // OPA's words.
-            let text = format!("failed to parse public/private key pair: {problem}");
-            ServiceError::text(text)
-        };
-        let pair = key_pair(&cert, &key)?;
-        let identity = reqwest::Identity::from_pem(pair.as_bytes()).map_err(|e| unusable(&e))?;
+        let identity = key_pair(&cert, &key)?;
         // Whether it can be used at all is known from a client only.
-        let client = self.maker.client(Kind::Plain, Some(identity.clone()));
-        drop(client.map_err(|error| unusable(&error))?);
+        let client = self.maker.client(Kind::Plain, Some(&identity));
+        drop(client.map_err(unusable)?);
         Ok(Some(Own { digest, identity }))
     }
 }
@@ -151,18 +147,14 @@ fn digest(cert: &[u8], key: &[u8]) -> [u8; 32] {
 }
 
 /// The certificates of the one file and the first private key of the other, as Go reads them.
-fn key_pair(cert: &[u8], key: &[u8]) -> Result<String, ServiceError> {
-    let unusable = |problem: &str| {
-        ServiceError::text(format!(
-            "failed to parse public/private key pair: {problem}"
-        ))
-    };
-    let certificates = pem::parse_many(cert).unwrap_or_default();
-    let mut pair: Vec<_> = certificates
+fn key_pair(cert: &[u8], key: &[u8]) -> Result<Identity, ServiceError> {
+    let blocks = pem::parse_many(cert).unwrap_or_default();
+    let certificates: Vec<_> = blocks
         .into_iter()
         .filter(|block| block.tag() == "CERTIFICATE")
+        .map(|block| CertificateDer::from(block.into_contents()))
         .collect();
-    if pair.is_empty() {
+    if certificates.is_empty() {
         return Err(unusable("failed to find any PEM data in certificate input"));
     }
     let keys = pem::parse_many(key).unwrap_or_default();
@@ -180,8 +172,16 @@ fn key_pair(cert: &[u8], key: &[u8]) -> Result<String, ServiceError> {
             "the client's private key is encrypted, which this version can't read",
         ));
     }
-    pair.push(key);
-    Ok(pem::encode_many(&pair))
+    // By what it is, whatever it is called.
+    let key = PrivateKeyDer::try_from(key.into_contents()).map_err(unusable)?;
+    Ok(Identity { certificates, key })
+}
+
+/// In OPA's words.
+fn unusable(problem: impl std::fmt::Display) -> ServiceError {
+    ServiceError::text(format!(
+        "failed to parse public/private key pair: {problem}"
+    ))
 }
 
 #[cfg(test)]
@@ -189,26 +189,34 @@ mod tests {
     use super::*;
 
     const CERT: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nMAMCAQE=\n-----END EC PRIVATE KEY-----\n";
 
-    fn pair(cert: &str, key: &str) -> Result<String, String> {
+    fn pair(cert: &str, key: &str) -> Result<Identity, String> {
         key_pair(cert.as_bytes(), key.as_bytes()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_pair_is_all_certificates_of_the_one_and_the_first_key_of_the_other() {
         let parameters = "-----BEGIN EC PARAMETERS-----\nAAAA\n-----END EC PARAMETERS-----\n";
-        let other = KEY.replace("AAAA", "BBBB");
-        let cert = format!("{CERT}{other}{CERT}");
+        let cert = format!("{CERT}{KEY}{}", CERT.replace("AAAA", "BBBB"));
+        let other = KEY.replace("MAMCAQE=", "MAMCAQA=");
         let key = format!("{parameters}{CERT}{KEY}{other}");
-        let read = pem::parse_many(pair(&cert, &key).unwrap()).unwrap();
-        let wanted = pem::parse_many(format!("{CERT}{CERT}{KEY}")).unwrap();
-        assert_eq!(read, wanted);
+        let read = pair(&cert, &key).unwrap();
+        let certificates: Vec<&[u8]> = read.certificates.iter().map(|it| &**it).collect();
+        assert_eq!(certificates, [[0, 0, 0], [4, 0x10, 0x41]]);
+        assert_eq!(read.key.secret_der(), [0x30, 3, 2, 1, 1]);
+        assert!(matches!(read.key, PrivateKeyDer::Sec1(_)));
+        // As Go, by its content, whatever it is called.
+        let misnamed = KEY.replace("EC PRIVATE", "PRIVATE");
+        let read = pair(CERT, &misnamed).unwrap();
+        assert!(matches!(read.key, PrivateKeyDer::Sec1(_)));
     }
 
     #[test]
     fn what_makes_no_pair_is_told_in_opas_words() {
-        let unusable = |why| Err(format!("failed to parse public/private key pair: {why}"));
+        let unusable =
+            |why| Err::<(), _>(format!("failed to parse public/private key pair: {why}"));
+        let pair = |cert: &str, key: &str| pair(cert, key).map(|_| ());
         let nothing = unusable("failed to find any PEM data in certificate input");
         assert_eq!(pair("", KEY), nothing);
         assert_eq!(pair(KEY, KEY), nothing);

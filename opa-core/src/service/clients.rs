@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::ServiceError;
 use super::client_tls::Rotating;
 use super::lanes::{Lane, Peer};
+use super::tls::{self, Trust};
 use crate::config::{ClientTlsConfig, CredentialsConfig, ServiceConfig};
 
 /// How long a connection may take to be made.
@@ -30,7 +31,7 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// How many bytes a server may send ahead. All bodies of a connection fit into its window: those
 /// that wait for room must not stop the one that has it.
 const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW * super::lanes::PER_LANE;
+const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW * super::long_polls::PER_LANE;
 
 /// The HTTP clients of a manager: one for each distinct identity, however many apps use it. One
 /// that no app uses any more goes.
@@ -76,8 +77,8 @@ pub(super) enum Kind {
 
 /// Makes clients that differ in their own certificate only.
 pub(super) struct Maker {
-    tls: Tls,
-    authorities: Vec<reqwest::Certificate>,
+    trust: Trust,
+    direct: bool,
     #[cfg(test)]
     resolver: Option<Arc<super::lanes::tests::Names>>,
 }
@@ -97,8 +98,8 @@ impl Clients {
     ) -> Result<Arc<Peer>, ServiceError> {
         let identity = Identity::of(config);
         let maker = Maker {
-            tls: identity.tls.clone(),
-            authorities: Vec::new(),
+            trust: Trust::System(Vec::new()),
+            direct: identity.tls.direct,
             resolver: Some(Arc::clone(names)),
         };
         let client = Arc::new(identity.client_of(maker)?);
@@ -143,8 +144,8 @@ impl Identity {
 
     fn client(&self) -> Result<Client, ServiceError> {
         self.client_of(Maker {
-            tls: self.tls.clone(),
-            authorities: self.tls.authorities()?,
+            trust: self.tls.trust()?,
+            direct: self.tls.direct,
             #[cfg(test)]
             resolver: None,
         })
@@ -184,22 +185,13 @@ fn is_this_host(host: &str) -> bool {
 }
 
 impl Tls {
-    fn authorities(&self) -> Result<Vec<reqwest::Certificate>, ServiceError> {
-        let Some(path) = &self.ca_cert else {
-            return Ok(Vec::new());
-        };
-        let named = |problem: String| {
-            ServiceError::text(format!("ca_cert `{}`: {problem}", path.display()))
-        };
-        let pem = std::fs::read(path).map_err(|error| named(error.to_string()))?;
-        let authorities =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| named(e.to_string()))?;
-        if authorities.is_empty() {
-            // OPA's words.
-            let problem = "unable to parse and append CA certificate to certificate pool";
-            return Err(named(problem.into()));
-        }
-        Ok(authorities)
+    fn trust(&self) -> Result<Trust, ServiceError> {
+        let authorities = self.ca_cert.as_deref().map(tls::authorities).transpose()?;
+        Ok(match authorities {
+            _ if self.insecure => Trust::Any,
+            Some(authorities) if !self.system_ca_required => Trust::Only(authorities),
+            authorities => Trust::System(authorities.unwrap_or_default()),
+        })
     }
 }
 
@@ -223,15 +215,19 @@ impl Maker {
     pub(super) fn client(
         &self,
         kind: Kind,
-        identity: Option<reqwest::Identity>,
+        identity: Option<&tls::Identity>,
     ) -> Result<reqwest::Client, ServiceError> {
+        let alpn: &[&[u8]] = match kind {
+            Kind::Plain => &[b"h2", b"http/1.1"],
+            Kind::Multiplexed => &[b"h2"],
+        };
+        let tls = self.trust.config(identity, alpn);
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             // The service follows them: its credentials must not.
             .redirect(reqwest::redirect::Policy::none())
-            .tls_version_min(reqwest::tls::Version::TLS_1_2)
-            .tls_danger_accept_invalid_certs(self.tls.insecure)
+            .tls_backend_preconfigured(tls.map_err(ServiceError::new)?)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_initial_stream_window_size(STREAM_WINDOW)
@@ -246,19 +242,8 @@ impl Maker {
         if let Some(resolver) = &self.resolver {
             client = client.dns_resolver(Arc::clone(resolver));
         }
-        if self.tls.direct {
+        if self.direct {
             client = client.no_proxy();
-        }
-        if self.tls.ca_cert.is_some() {
-            let authorities = self.authorities.iter().cloned();
-            client = if self.tls.system_ca_required {
-                client.tls_certs_merge(authorities)
-            } else {
-                client.tls_certs_only(authorities)
-            };
-        }
-        if let Some(identity) = identity {
-            client = client.identity(identity);
         }
         client.build().map_err(ServiceError::new)
     }

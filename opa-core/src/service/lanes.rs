@@ -9,7 +9,7 @@
 //!
 //! Over HTTP/2 a client keeps one connection to each server, which carries a limited number of
 //! requests. So the long polls of a [`Peer`] that speaks HTTP/2 have lanes for themselves, as many
-//! as are needed: they don't get into the way of downloads, nor of each other.
+//! as are needed ([`LongPolls`]): they don't get into the way of downloads, nor of each other.
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -23,10 +23,7 @@ use tokio::time::Instant;
 use super::ServiceError;
 use super::client_tls::Own;
 use super::clients::{Client, Kind};
-
-/// How many long polls share a connection: what each HTTP/2 server is advised to allow at least
-/// (RFC 9113, 6.5.2).
-pub(super) const PER_LANE: u32 = 100;
+use super::long_polls::{self, LongPolls, Room, Streams};
 
 /// When a lane is replaced, in seconds of its age. Not all at the same time.
 const MAX_AGE: std::ops::Range<u64> = 540..600;
@@ -37,9 +34,6 @@ const MIN_AGE: Duration = Duration::from_secs(10);
 /// How long a server that failed has a lane of its own: until the shared one is another, too.
 const OWN_LANE: Duration = Duration::from_secs(MAX_AGE.end);
 
-/// How long a lane of long polls stays without any.
-const IDLE_LANE: Duration = Duration::from_secs(60);
-
 /// A server, and what is known of it.
 pub(super) struct Peer {
     client: Arc<Client>,
@@ -48,8 +42,7 @@ pub(super) struct Peer {
     http2: AtomicBool,
     /// Instead of the one that all servers share, and until when.
     own: Mutex<Option<(Arc<Lane>, Instant)>>,
-    /// Of long polls. The first ones are filled first.
-    lanes: Mutex<Vec<Arc<Lane>>>,
+    long_polls: LongPolls,
 }
 
 /// One client at a time.
@@ -58,10 +51,10 @@ pub(super) struct Lane {
     active: Arc<tokio::sync::Mutex<Option<Active>>>,
     /// An error of the transport was seen with the client that was made then.
     suspect: Mutex<Option<Instant>>,
-    /// How many long polls it carries; changed under the lock of the peer's lanes.
-    long_polls: AtomicU32,
+    /// How many long polls it carries; changed under the lock of the peer's long polls.
+    pub(super) long_polls: AtomicU32,
     /// When it last carried one.
-    left: Mutex<Option<Instant>>,
+    pub(super) left: Mutex<Option<Instant>>,
 }
 
 struct Active {
@@ -71,24 +64,25 @@ struct Active {
     made: Instant,
     expires: Instant,
     /// The requests under way.
-    uses: Arc<()>,
+    uses: Arc<Streams>,
     /// Those of the client before.
-    uses_before: Weak<()>,
+    uses_before: Weak<Streams>,
 }
 
-/// What one request is sent with, until it is answered.
-pub(super) struct Connection {
-    peer: Arc<Peer>,
+/// What one request is sent with, until it is answered; over HTTP/2 also what its body comes with.
+pub(crate) struct Connection {
     lane: Place,
     client: reqwest::Client,
     made: Instant,
-    _use: Arc<()>,
+    streams: Arc<Streams>,
 }
 
 /// A place in a lane.
 struct Place {
     peer: Arc<Peer>,
     lane: Arc<Lane>,
+    /// The streams of which it has one.
+    open: Mutex<Option<Arc<Streams>>>,
 }
 
 impl Peer {
@@ -98,37 +92,58 @@ impl Peer {
             origin,
             http2: AtomicBool::new(false),
             own: Mutex::default(),
-            lanes: Mutex::default(),
+            long_polls: LongPolls::default(),
         }
     }
 
-    /// What a request is sent with that may wait for its answer, or does not.
+    /// What a request is sent with that may wait for its answer, or does not. `None` when there is
+    /// no room for one more that waits.
     ///
     /// # Errors
     /// When a client certificate could never be read.
     pub(super) async fn connection(
         self: &Arc<Self>,
         waits: bool,
-    ) -> Result<Connection, ServiceError> {
+    ) -> Result<Option<Connection>, ServiceError> {
+        let Some(lane) = self.lane(waits).await else {
+            return Ok(None);
+        };
+        let lane = Place {
+            peer: Arc::clone(self),
+            lane,
+            open: Mutex::default(),
+        };
         let own = match &self.client.own {
             Some(rotating) => Some(rotating.current().await?),
             None => None,
         };
-        let lane = match waits && self.http2.load(Ordering::Relaxed) {
-            true => self.place(),
-            false => Place {
-                peer: Arc::clone(self),
-                lane: self.plain(),
-            },
-        };
-        let (client, made, uses) = lane.lane.client(&self.client, own).await?;
-        Ok(Connection {
-            peer: Arc::clone(self),
+        let (client, made, streams) = lane.lane.client(&self.client, own).await?;
+        Ok(Some(Connection {
             lane,
             client,
             made,
-            _use: uses,
-        })
+            streams,
+        }))
+    }
+
+    async fn lane(&self, waits: bool) -> Option<Arc<Lane>> {
+        loop {
+            let mut changed = std::pin::pin!(self.long_polls.changed());
+            changed.as_mut().enable();
+            if !(waits && self.http2.load(Ordering::Relaxed)) {
+                return Some(self.plain());
+            }
+            match self.long_polls.room() {
+                Room::Here(lane) => return Some(lane),
+                Room::Later => changed.await,
+                Room::Nowhere => return None,
+            }
+        }
+    }
+
+    /// Whether long polls share its connections.
+    pub(super) fn shares_connections(&self) -> bool {
+        self.http2.load(Ordering::Relaxed) && !self.long_polls.is_narrow()
     }
 
     /// The lane of everything but long polls over HTTP/2.
@@ -150,24 +165,6 @@ impl Peer {
         let lane = || (Arc::new(Lane::new(Kind::Plain)), until);
         self.own.lock().get_or_insert_with(lane).1 = until;
     }
-
-    /// A place in the first lane of long polls that has one.
-    fn place(self: &Arc<Self>) -> Place {
-        let mut lanes = self.lanes.lock();
-        let free = lanes
-            .iter()
-            .find(|lane| lane.long_polls.load(Ordering::Relaxed) < PER_LANE);
-        let lane = free.cloned().unwrap_or_else(|| {
-            let lane = Arc::new(Lane::new(Kind::Multiplexed));
-            lanes.push(Arc::clone(&lane));
-            lane
-        });
-        lane.long_polls.fetch_add(1, Ordering::Relaxed);
-        Place {
-            peer: Arc::clone(self),
-            lane,
-        }
-    }
 }
 
 impl Drop for Place {
@@ -175,29 +172,61 @@ impl Drop for Place {
         if self.lane.kind == Kind::Plain {
             return;
         }
-        let mut lanes = self.peer.lanes.lock();
-        self.lane.long_polls.fetch_sub(1, Ordering::Relaxed);
-        let now = Instant::now();
-        *self.lane.left.lock() = Some(now);
-        // Those whom news took away come back.
-        lanes.retain(|lane| {
-            let left = lane.left.lock().map(|left| now.duration_since(left));
-            lane.long_polls.load(Ordering::Relaxed) > 0 || left.is_none_or(|left| left < IDLE_LANE)
-        });
+        let streams = self.open.lock().take();
+        if let Some(streams) = &streams {
+            streams.close();
+        }
+        self.peer.long_polls.leave(&self.lane, streams.is_some());
     }
 }
 
 impl Connection {
-    pub(super) fn client(&self) -> &reqwest::Client {
-        &self.client
+    /// Sends a request, which has no body if it may wait. `None` when the server lets no more than
+    /// the others wait with this connection: it got none of it.
+    pub(super) async fn execute(
+        &self,
+        mut request: reqwest::Request,
+    ) -> Option<reqwest::Result<reqwest::Response>> {
+        if self.lane.lane.kind == Kind::Plain {
+            return Some(self.client.execute(request).await);
+        }
+        let (body, opened) = long_polls::body();
+        *request.body_mut() = Some(body);
+        let mut response = std::pin::pin!(self.client.execute(request));
+        tokio::select! {
+            biased;
+            response = &mut response => return Some(response),
+            _ = opened => {}
+            open = self.streams.full() => {
+                self.note_full(open);
+                return None;
+            }
+        }
+        *self.lane.open.lock() = Some(Arc::clone(&self.streams));
+        self.peer().long_polls.note_open(&self.streams);
+        Some(response.await)
+    }
+
+    fn note_full(&self, open: u32) {
+        if self.peer().long_polls.note_full(open) {
+            tracing::warn!(
+                target: "opa::service",
+                server = self.peer().origin,
+                "the server lets no more than {open} long polls wait with one connection",
+            );
+        }
+    }
+
+    fn peer(&self) -> &Arc<Peer> {
+        &self.lane.peer
     }
 
     /// Notes which version of HTTP the server speaks.
     pub(super) fn answered(&self, response: &reqwest::Response) {
         // A redirect may have led to another server.
-        if response.url().origin().ascii_serialization() == self.peer.origin {
+        if response.url().origin().ascii_serialization() == self.peer().origin {
             let http2 = response.version() == http::Version::HTTP_2;
-            self.peer.http2.store(http2, Ordering::Relaxed);
+            self.peer().http2.store(http2, Ordering::Relaxed);
         }
     }
 
@@ -209,12 +238,12 @@ impl Connection {
         match lane.kind {
             // No connection was left; the next request looks up the name again.
             Kind::Plain if is_connect => return,
-            Kind::Plain => self.peer.leave_shared(),
+            Kind::Plain => self.peer().leave_shared(),
             // Whether the server still speaks HTTP/2 is to be seen.
-            Kind::Multiplexed if is_connect => self.peer.http2.store(false, Ordering::Relaxed),
+            Kind::Multiplexed if is_connect => self.peer().http2.store(false, Ordering::Relaxed),
             Kind::Multiplexed => {}
         }
-        if !Arc::ptr_eq(lane, &self.peer.client.plain) {
+        if !Arc::ptr_eq(lane, &self.peer().client.plain) {
             *lane.suspect.lock() = Some(self.made);
         }
     }
@@ -244,7 +273,7 @@ impl Lane {
         &self,
         shared: &Arc<Client>,
         own: Option<Arc<Own>>,
-    ) -> Result<(reqwest::Client, Instant, Arc<()>), ServiceError> {
+    ) -> Result<(reqwest::Client, Instant, Arc<Streams>), ServiceError> {
         let mut active = Arc::clone(&self.active).lock_owned().await;
         let digest = own.as_ref().map(|own| own.digest);
         let suspect = *self.suspect.lock();
@@ -254,7 +283,7 @@ impl Lane {
         let (maker, kind) = (Arc::clone(&shared.maker), self.kind);
         // The system's authorities may have to be read.
         let making = tokio::task::spawn_blocking(move || {
-            let client = maker.client(kind, own.map(|own| own.identity.clone()))?;
+            let client = maker.client(kind, own.as_ref().map(|own| &own.identity))?;
             let before = active.as_ref().map(|before| Arc::downgrade(&before.uses));
             let made = Active::new(client, digest, before.unwrap_or_default());
             Ok(active.insert(made).answer())
@@ -265,7 +294,7 @@ impl Lane {
 }
 
 impl Active {
-    fn new(client: reqwest::Client, digest: Option<[u8; 32]>, uses_before: Weak<()>) -> Self {
+    fn new(client: reqwest::Client, digest: Option<[u8; 32]>, uses_before: Weak<Streams>) -> Self {
         let made = Instant::now();
         let age = Duration::from_secs(rand::rng().random_range(MAX_AGE));
         Self {
@@ -290,7 +319,7 @@ impl Active {
         !(may_go && (is_suspect || now >= self.expires))
     }
 
-    fn answer(&self) -> (reqwest::Client, Instant, Arc<()>) {
+    fn answer(&self) -> (reqwest::Client, Instant, Arc<Streams>) {
         (self.client.clone(), self.made, Arc::clone(&self.uses))
     }
 }
@@ -299,6 +328,7 @@ impl Active {
 pub(super) mod tests {
     use std::net::SocketAddr;
 
+    use futures_util::FutureExt;
     use reqwest::dns::{Addrs, Name, Resolve, Resolving};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -369,8 +399,8 @@ pub(super) mod tests {
 
     /// Which server answers.
     async fn ask(peer: &Arc<Peer>) -> Result<u16, reqwest::Error> {
-        let connection = peer.connection(false).await.unwrap();
-        let answer = connection.client().get("http://control.test/").send().await;
+        let connection = peer.connection(false).await.unwrap().unwrap();
+        let answer = connection.client.get("http://control.test/").send().await;
         match answer {
             Ok(answer) => Ok(answer.text().await?.parse().unwrap()),
             Err(error) => {
@@ -417,7 +447,7 @@ pub(super) mod tests {
         // What hangs is given up; another connection to the same server is still open.
         for next in [two, one] {
             names.lead_to(next);
-            let before = peer.connection(false).await.unwrap();
+            let before = peer.connection(false).await.unwrap().unwrap();
             before.failed(None);
             drop(before);
             advance(MIN_AGE).await;
@@ -425,7 +455,7 @@ pub(super) mod tests {
         }
         // But not over and over again.
         names.lead_to(two);
-        peer.connection(false).await.unwrap().failed(None);
+        peer.connection(false).await.unwrap().unwrap().failed(None);
         assert_eq!(ask(&peer).await.unwrap(), one.port());
     }
 
@@ -434,16 +464,21 @@ pub(super) mod tests {
         let names = Arc::new(Names::default());
         let faulty = peer(&names);
         let other = faulty.client.peer("http://other.test".into());
-        let made = other.connection(false).await.unwrap().made;
+        let made = other.connection(false).await.unwrap().unwrap().made;
         for _ in 0..5 {
-            faulty.connection(false).await.unwrap().failed(None);
+            faulty
+                .connection(false)
+                .await
+                .unwrap()
+                .unwrap()
+                .failed(None);
             advance(MIN_AGE).await;
-            assert_eq!(other.connection(false).await.unwrap().made, made);
+            assert_eq!(other.connection(false).await.unwrap().unwrap().made, made);
         }
-        assert!(faulty.connection(false).await.unwrap().made > made);
+        assert!(faulty.connection(false).await.unwrap().unwrap().made > made);
         // Once it fails no more and the shared lane is another, it goes back there.
         advance(OWN_LANE).await;
-        let shared = faulty.connection(false).await.unwrap();
+        let shared = faulty.connection(false).await.unwrap().unwrap();
         assert!(Arc::ptr_eq(&shared.lane.lane, &faulty.client.plain));
         assert!(shared.made > made);
     }
@@ -455,11 +490,11 @@ pub(super) mod tests {
         names.lead_to(closed.local_addr().unwrap());
         drop(closed);
         let peer = peer(&names);
-        let made = peer.connection(false).await.unwrap().made;
+        let made = peer.connection(false).await.unwrap().unwrap().made;
         for _ in 0..5 {
             assert!(ask(&peer).await.is_err());
             advance(MIN_AGE).await;
-            assert_eq!(peer.connection(false).await.unwrap().made, made);
+            assert_eq!(peer.connection(false).await.unwrap().unwrap().made, made);
         }
         assert_eq!(names.asked.load(Ordering::Relaxed), 5);
     }
@@ -482,38 +517,44 @@ pub(super) mod tests {
         let names = Arc::new(Names::default());
         let peer = peer(&names);
         peer.leave_shared();
-        let first = peer.connection(false).await.unwrap();
+        let first = peer.connection(false).await.unwrap().unwrap();
         first.failed(None);
         advance(MIN_AGE).await;
-        let second = peer.connection(false).await.unwrap();
+        let second = peer.connection(false).await.unwrap().unwrap();
         assert!(second.made > first.made);
         second.failed(None);
         advance(MIN_AGE).await;
-        assert_eq!(peer.connection(false).await.unwrap().made, second.made);
+        assert_eq!(
+            peer.connection(false).await.unwrap().unwrap().made,
+            second.made
+        );
         drop(first);
-        assert!(peer.connection(false).await.unwrap().made > second.made);
+        assert!(peer.connection(false).await.unwrap().unwrap().made > second.made);
     }
 
     #[tokio::test]
-    async fn long_polls_over_http2_have_lanes_of_a_hundred() {
+    async fn long_polls_have_lanes_of_their_own_once_the_server_speaks_http2() {
         let peer = peer(&Arc::default());
-        let plain = peer.connection(true).await.unwrap();
+        let plain = peer.connection(true).await.unwrap().unwrap();
         assert_eq!(plain.lane.lane.kind, Kind::Plain);
+        assert!(!peer.shares_connections());
         peer.http2.store(true, Ordering::Relaxed);
-        let mut waiting = Vec::new();
-        for _ in 0..=PER_LANE {
-            waiting.push(peer.connection(true).await.unwrap());
+        let waits = peer.connection(true).await.unwrap().unwrap();
+        assert_eq!(waits.lane.lane.kind, Kind::Multiplexed);
+        assert!(peer.shares_connections());
+        let plain = peer.connection(false).await.unwrap().unwrap();
+        assert_eq!(plain.lane.lane.kind, Kind::Plain);
+        assert_eq!(peer.long_polls.lanes(), 1);
+        // Who waits for a place goes by what the server speaks meanwhile.
+        let mut waiting = vec![waits];
+        while waiting.len() < long_polls::PER_LANE as usize {
+            waiting.push(peer.connection(true).await.unwrap().unwrap());
         }
-        assert_eq!(peer.lanes.lock().len(), 2);
-        // A place that is left is taken before there are more lanes.
-        waiting.remove(0);
-        waiting.push(peer.connection(true).await.unwrap());
-        assert_eq!(peer.lanes.lock().len(), 2);
-        let last = waiting.remove(0);
+        let mut later = std::pin::pin!(peer.connection(true));
+        assert!((&mut later).now_or_never().is_none());
+        peer.http2.store(false, Ordering::Relaxed);
         drop(waiting);
-        assert_eq!(peer.lanes.lock().len(), 2, "they may come back");
-        advance(IDLE_LANE).await;
-        drop(last);
-        assert_eq!(peer.lanes.lock().len(), 1);
+        let later = later.await.unwrap().unwrap();
+        assert_eq!(later.lane.lane.kind, Kind::Plain);
     }
 }

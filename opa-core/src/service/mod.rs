@@ -3,9 +3,9 @@
 //! Clients, and so connections, are shared by all apps whose services have the same TLS settings
 //! and client certificate; what differs by app (headers, other credentials) is added to each
 //! request. They are made anew, with the name looked up again, after about ten minutes, and after
-//! errors for the server that they come from alone. TLS sessions are resumed, and a server's
-//! certificate is not looked at again with them: that it has expired may go unnoticed until its
-//! connections are made anew. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`,
+//! errors for the server that they come from alone. As in OPA, TLS sessions are not resumed: a
+//! server's certificate is checked with each new connection, and one that has expired or was replaced
+//! ends none that is open. Proxies are those of the environment (`HTTP_PROXY`, `HTTPS_PROXY`,
 //! `NO_PROXY`), for other hosts than this one.
 //!
 //! Redirects are followed, ten at most. Credentials are for the service's own scheme, host and port:
@@ -18,11 +18,13 @@ mod client_tls;
 mod clients;
 mod credentials;
 mod lanes;
+mod long_polls;
 mod remote;
 mod retry_after;
 #[cfg(feature = "s3")]
 mod sigv4;
 mod target;
+mod tls;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -38,6 +40,7 @@ pub use client::{PostError, Posted, ServiceClient};
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
 pub use credentials::{Credentials, CredentialsError, CredentialsFuture};
+pub(crate) use lanes::Connection;
 use lanes::Peer;
 pub(crate) use remote::Proof;
 pub(crate) use retry_after::retry_after;
@@ -47,6 +50,9 @@ use crate::config::ServiceConfig;
 
 /// How long credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is said of a request that is not sent, since others wait.
+const NO_ROOM: &str = "too many requests wait for this server";
 
 /// A service and the client that reaches it.
 pub(crate) struct Service {
@@ -82,8 +88,14 @@ impl Service {
         &self.url
     }
 
+    /// Whether those of its requests that wait for news share connections.
+    pub(crate) fn shares_connections(&self) -> bool {
+        self.peer.shares_connections()
+    }
+
     /// Asks for `path` below the service's URL and waits for the response's headers, `pending`
-    /// longer than the service's timeout.
+    /// longer than the service's timeout. The connection is the response's until its body has come.
+    /// `None` when there is no room for one more that is `pending`.
     ///
     /// # Errors
     /// When the request can't be made, no response comes, or it comes too late.
@@ -92,7 +104,7 @@ impl Service {
         path: &str,
         headers: HeaderMap,
         pending: Duration,
-    ) -> Result<reqwest::Response, ServiceError> {
+    ) -> Result<Option<(reqwest::Response, Connection)>, ServiceError> {
         let service = target::below(&self.url, path)?;
         let mut url = service.clone();
         // Once another server has the lead, no request is authorized for it.
@@ -103,9 +115,11 @@ impl Service {
             let request = self
                 .request(request, headers.clone(), Bytes::new(), is_own)
                 .await?;
-            let response = self.send(request, pending).await?;
+            let Some((response, connection)) = self.send(request, pending).await? else {
+                return Ok(None);
+            };
             match target::redirect(&response)? {
-                None => return Ok(response),
+                None => return Ok(Some((response, connection))),
                 Some(next) => url = next,
             }
         }
@@ -139,13 +153,40 @@ impl Service {
         reqwest::Request::try_from(request).map_err(ServiceError::new)
     }
 
+    /// As [`send`](Self::send), for what does not wait for news.
+    async fn send_now(&self, request: reqwest::Request) -> Result<reqwest::Response, ServiceError> {
+        let sent = self.send(request, Duration::ZERO).await?;
+        let (response, _connection) = sent.ok_or_else(|| ServiceError::text(NO_ROOM))?;
+        Ok(response)
+    }
+
     async fn send(
         &self,
+        mut request: reqwest::Request,
+        pending: Duration,
+    ) -> Result<Option<(reqwest::Response, Connection)>, ServiceError> {
+        loop {
+            let waits = !pending.is_zero();
+            let Some(connection) = self.peer.connection(waits).await? else {
+                return Ok(None);
+            };
+            // Without a body it can be cloned.
+            let again = request.try_clone().filter(|_| waits);
+            match (self.send_with(&connection, request, pending).await?, again) {
+                (Some(response), _) => return Ok(Some((response, connection))),
+                (None, Some(again)) => request = again,
+                (None, None) => return Ok(None),
+            }
+        }
+    }
+
+    async fn send_with(
+        &self,
+        connection: &Connection,
         request: reqwest::Request,
         pending: Duration,
-    ) -> Result<reqwest::Response, ServiceError> {
-        let connection = self.peer.connection(!pending.is_zero()).await?;
-        let response = connection.client().execute(request);
+    ) -> Result<Option<reqwest::Response>, ServiceError> {
+        let response = connection.execute(request);
         let response = match self.header_timeout {
             None => response.await,
             Some(timeout) => match tokio::time::timeout(timeout + pending, response).await {
@@ -157,11 +198,12 @@ impl Service {
             },
         };
         match response {
-            Ok(response) => {
+            None => Ok(None),
+            Some(Ok(response)) => {
                 connection.answered(&response);
-                Ok(response)
+                Ok(Some(response))
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 connection.failed(Some(&error));
                 let host = error.url().and_then(host_and_port);
                 let error = ServiceError::new(error.without_url());

@@ -1,8 +1,6 @@
 //! Requests to whole URLs: registries send their clients to other hosts, which must not learn what
 //! is meant for the registry alone.
 
-use std::time::Duration;
-
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::{Response, Url};
@@ -39,7 +37,7 @@ impl Service {
         let mut proof = Some(proof);
         for _ in 0..=target::MAX_REDIRECTS {
             let request = self.proven(method, &url, headers, proof).await?;
-            let response = self.send(request, Duration::ZERO).await?;
+            let response = self.send_now(request).await?;
             let Some(next) = redirected(&url, &response)? else {
                 return Ok(response);
             };

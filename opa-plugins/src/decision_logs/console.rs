@@ -301,6 +301,7 @@ mod tests {
             "metrics",
             "msg",
             "path",
+            "req_id",
             "result",
             "time",
             "timestamp",
@@ -309,6 +310,7 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(event.get("msg").unwrap().as_str(), Some("Decision Log"));
         assert_eq!(event.get("path").unwrap().as_str(), Some("a/b"));
+        assert_eq!(event.get("req_id"), Some(&Value::from(1)));
         assert_eq!(event.get("input"), Some(&input));
         assert_eq!(event.get("result"), Some(&input));
         assert_eq!(event.at(&["labels", "team"]).unwrap().as_str(), Some("red"));
@@ -415,7 +417,7 @@ mod tests {
             requested_by: None,
             ..opa_core::instance::LogEntry::default()
         };
-        let _ = evaluated.conclude(Reason::Decided, None, entry);
+        evaluated.conclude(Reason::Decided, None, entry).await;
         app.decide("a/b", Value::from(1)).await;
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();

@@ -66,6 +66,8 @@ mod lines;
 pub mod mask;
 pub mod output;
 mod pipeline;
+#[cfg(all(feature = "spool", unix))]
+pub mod spool;
 
 use std::collections::HashSet;
 use std::io::Write;

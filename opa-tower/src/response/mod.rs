@@ -44,7 +44,7 @@ use opa_core::Reason;
 pub use refusal::Refusal;
 pub use responder::{DefaultResponder, Responder};
 
-pub(crate) use verdict::{Denial, Verdict};
+pub(crate) use verdict::{Allowance, Denial, Verdict};
 
 /// The status that a request is answered with when it did not pass for `reason`, unless the policy
 /// or an extractor chooses one; see the table [above](self).

@@ -12,6 +12,7 @@ mod admin;
 mod apps;
 mod contract;
 mod decisions;
+mod holding;
 mod requests;
 mod servers;
 mod support;

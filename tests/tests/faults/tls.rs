@@ -11,9 +11,12 @@ use tests::certificates::Authority;
 use tests::peers::{self, RunningNginx};
 
 use super::world::{
-    LONG, Watch, build, builder, builder_with, bundle, measure, said, status, until_failed,
+    LONG, Watch, build, builder, builder_with, bundle, measure, said, status, until, until_failed,
     until_version,
 };
+
+/// What is said of a certificate by an authority that isn't trusted.
+const UNTRUSTED: &str = "invalid peer certificate: UnknownIssuer";
 
 /// What is said of a certificate that is over.
 const EXPIRED: &str = "invalid peer certificate: certificate expired";
@@ -25,9 +28,9 @@ struct Control {
 }
 
 impl Control {
-    /// nginx whose certificate is over at `until`. Each request has a connection and a session of
-    /// its own: one that is open, or resumed, is not looked at again. It reads the files for each,
-    /// since their names have a variable; it is empty for an address.
+    /// nginx whose certificate is over at `until`. Each request has a connection of its own: one
+    /// that is open is not looked at again. It reads the files for each, since their names have a
+    /// variable; it is empty for an address. It would resume any session, by tickets and ids.
     async fn start(until: SystemTime, more: &str) -> Option<Control> {
         let nginx = peers::nginx()?;
         let folder = tempfile::tempdir().unwrap();
@@ -40,7 +43,8 @@ impl Control {
         let directives = format!(
             "ssl_certificate {at}/server$ssl_server_name.pem;\n    \
              ssl_certificate_key {at}/server$ssl_server_name.key;\n    \
-             ssl_session_tickets off;\n    ssl_session_cache off;\n    keepalive_timeout 0;\n    \
+             ssl_session_tickets on;\n    ssl_session_cache shared:all:1m;\n    \
+             keepalive_timeout 0;\n    \
              {more}"
         );
         let nginx = nginx.serve_tls(&path.join("root"), &directives).await;
@@ -132,6 +136,38 @@ async fn a_certificate_that_expires_while_it_is_in_use_leaves_the_last_good_bund
     for app in [&app, &late] {
         until_version(app, "2").await;
         assert_eq!(status(app).message, None);
+    }
+}
+
+/// Connections come and go all the time; the sessions before could be resumed.
+#[tokio::test]
+async fn a_certificate_replaced_by_an_untrusted_one_is_noticed_with_the_next_connection() {
+    for protocol in ["TLSv1.2", "TLSv1.3"] {
+        let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+        let only = format!("ssl_protocols {protocol};");
+        let Some(control) = Control::start(in_an_hour, &only).await else {
+            return;
+        };
+        control.publish("shop", "1");
+        let manager = control.manager();
+        let app = manager.app("shop").unwrap();
+        app.ready(LONG).await.unwrap();
+        let steady = Watch::over(&app, Some("1"));
+        let polled = || control.nginx.accesses().len() >= 4;
+        until("some polls", polled).await;
+        let path = control.folder.path();
+        Authority::new("another").issue_into(path, "server", "control");
+        control.publish("shop", "2");
+        until_failed(&app, UNTRUSTED, None).await;
+        assert_eq!(app.state(), State::Ready);
+        let asked = control.nginx.accesses().len();
+        let before = status(&app).last_request;
+        until("more polls", || status(&app).last_request > before).await;
+        assert_eq!(control.nginx.accesses().len(), asked, "no request is sent");
+        steady.end(protocol).await;
+        control.renew();
+        until_version(&app, "2").await;
+        assert_eq!(status(&app).message, None);
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
-use http::{StatusCode, Version};
 
-use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture};
-use crate::service::{Service, retry_after};
+use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture, Waiting};
+use crate::service::{Connection, Service, retry_after};
 
 /// The content type by which a server says that it waits for news (OPA, "Long Polling").
 const LONG_POLLING: &str = "application/vnd.openpolicyagent.bundles";
@@ -26,12 +26,24 @@ impl HttpSource {
     }
 
     async fn get(&self, request: Fetch) -> Result<SourceAnswer, SourceError> {
-        let pending = pending(&request);
-        let response = self
-            .service
-            .get(&self.resource, headers(&request)?, pending)
-            .await
-            .map_err(|error| SourceError::new(error.to_string()))?;
+        let waited = self.ask(&request).await?;
+        let is_refused = waited.is_none();
+        let (response, connection) = match waited {
+            Some(answered) => answered,
+            None => {
+                let now = Fetch {
+                    wait: None,
+                    ..request.clone()
+                };
+                let answered = self.ask(&now).await?;
+                answered.ok_or_else(|| SourceError::new("no room for a request"))?
+            }
+        };
+        let waiting = match self.service.shares_connections() {
+            _ if is_refused => Waiting::Refused,
+            true => Waiting::Shared,
+            false => Waiting::Alone,
+        };
         let header = |name| {
             response
                 .headers()
@@ -42,23 +54,34 @@ impl HttpSource {
         let etag = header(ETAG).filter(|etag| !etag.is_empty());
         let etag: Option<Arc<str>> = etag.map(Into::into);
         let long_polling = header(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLLING);
-        let multiplexed = response.version() == Version::HTTP_2;
         match response.status() {
             StatusCode::NOT_MODIFIED => {
                 let mut answer = SourceAnswer::not_modified();
                 answer.etag = etag;
-                answer.multiplexed = multiplexed;
+                answer.waiting = waiting;
                 // A 304 has no content type: the one who asked to wait is still long polling.
                 Ok(answer.long_polling(long_polling || request.wait.is_some()))
             }
             StatusCode::OK => {
-                let body = Body::new(ResponseBody::of(response));
+                let body = Body::new(ResponseBody::of(response).over(connection));
                 let mut answer = SourceAnswer::snapshot(body, etag);
-                answer.multiplexed = multiplexed;
+                answer.waiting = waiting;
                 Ok(answer.long_polling(long_polling))
             }
             _ => Err(refusal(&response)),
         }
+    }
+
+    async fn ask(
+        &self,
+        request: &Fetch,
+    ) -> Result<Option<(reqwest::Response, Connection)>, SourceError> {
+        let asked = self
+            .service
+            .get(&self.resource, headers(request)?, pending(request));
+        asked
+            .await
+            .map_err(|error| SourceError::new(error.to_string()))
     }
 }
 
@@ -110,11 +133,26 @@ pub(super) fn refusal(response: &reqwest::Response) -> SourceError {
 }
 
 /// The body of a response.
-pub(super) struct ResponseBody(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
+pub(super) struct ResponseBody {
+    chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    /// Others may wait for its place.
+    _connection: Option<Connection>,
+}
 
 impl ResponseBody {
     pub(super) fn of(response: reqwest::Response) -> Self {
-        Self(Box::pin(response.bytes_stream()))
+        Self {
+            chunks: Box::pin(response.bytes_stream()),
+            _connection: None,
+        }
+    }
+
+    /// With what it comes over.
+    fn over(self, connection: Connection) -> Self {
+        Self {
+            _connection: Some(connection),
+            ..self
+        }
     }
 }
 
@@ -123,7 +161,7 @@ impl ByteStream for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, SourceError>>> {
-        let chunk = ready!(self.0.as_mut().poll_next(cx));
+        let chunk = ready!(self.chunks.as_mut().poll_next(cx));
         let failed = |error: reqwest::Error| {
             SourceError::new(format!("the body broke off: {}", error.without_url()))
         };

@@ -81,10 +81,22 @@ pub struct SourceAnswer {
     pub etag: Option<Arc<str>>,
     /// The source waited for news, or would: it can be asked again at once.
     pub long_polling: bool,
-    /// Waiting for news keeps no connection.
-    pub(crate) multiplexed: bool,
+    /// What it takes to wait for news.
+    pub(crate) waiting: Waiting,
     /// When the answer came, if that wasn't just now.
     pub(crate) answered: Option<tokio::time::Instant>,
+}
+
+/// What it takes to wait for the news of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// A connection, or about that.
+    #[default]
+    Alone,
+    /// Connections are shared.
+    Shared,
+    /// There was no room to wait: the source was only asked, and is to be asked by interval.
+    Refused,
 }
 
 /// A bundle, or that there is no new one.
@@ -106,7 +118,7 @@ impl SourceAnswer {
             content: Content::NotModified,
             etag: None,
             long_polling: false,
-            multiplexed: false,
+            waiting: Waiting::default(),
             answered: None,
         }
     }
@@ -118,7 +130,7 @@ impl SourceAnswer {
             content: Content::Snapshot(body),
             etag,
             long_polling: false,
-            multiplexed: false,
+            waiting: Waiting::default(),
             answered: None,
         }
     }

@@ -30,7 +30,7 @@ impl State {
                     part: Part::NotModified,
                     etag: known.etag.clone(),
                     long_polling: known.long_polling,
-                    multiplexed: known.multiplexed,
+                    waiting: known.waiting,
                     answered: known.answered,
                     generation: AtomicU64::new(self.generation),
                 })

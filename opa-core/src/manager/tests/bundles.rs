@@ -32,7 +32,8 @@ async fn a_decision_under_way_keeps_its_snapshot() {
     tokio::time::sleep(LONG).await;
     let evaluated = prepared.evaluate(Value::NULL).await;
     assert_eq!(evaluated.result().unwrap().to_json(), r#"{"version":"1"}"#);
-    let decision = evaluated.conclude(Reason::Decided, None, crate::instance::LogEntry::default());
+    let concluded = evaluated.conclude(Reason::Decided, None, crate::instance::LogEntry::default());
+    let decision = concluded.await;
     assert_eq!(decision.revision(), Some("1"));
 }
 

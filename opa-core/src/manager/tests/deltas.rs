@@ -198,6 +198,7 @@ async fn what_makes_the_next_snapshot_fresh_lets_the_stale_one_answer_nothing() 
     let hooks = &manager.0.instances.shared.hooks;
     hooks.at("activation: contacts noted", move || {
         let refused = asking.ask().prepare(None).err();
+        let refused = refused.and_then(|refused| refused.now().ok());
         asked.send(refused.map(|refused| refused.reason())).unwrap();
     });
     std::fs::write(&file, bundle("2")).unwrap();

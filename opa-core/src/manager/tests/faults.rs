@@ -355,3 +355,56 @@ async fn an_etag_is_named_for_the_bytes_that_came_with_it_only() {
     assert!(asked.len() > 2);
     assert!(asked[1..].iter().all(|etag| etag.as_deref() == Some("1")));
 }
+
+/// Waits for news in vain, and fails then; knows when it was asked, and whether to wait.
+#[derive(Clone)]
+struct CutOff {
+    after: Duration,
+    asked: Arc<parking_lot::Mutex<Vec<(Instant, bool)>>>,
+}
+
+impl Source for CutOff {
+    fn fetch(&self, request: Fetch) -> SourceFuture<'_> {
+        let waits = request.etag.is_some() && request.wait.is_some();
+        self.asked.lock().push((Instant::now(), waits));
+        let after = self.after;
+        Box::pin(async move {
+            if waits {
+                tokio::time::sleep(after).await;
+                return Err(busy());
+            }
+            let answer = match request.etag {
+                None => SourceAnswer::snapshot(bundle("1").into(), Some("\"1\"".into())),
+                Some(_) => SourceAnswer::not_modified(),
+            };
+            Ok(answer.long_polling(true))
+        })
+    }
+}
+
+/// What was cut off while it waited waits again as soon as it can, but what fails at once would do
+/// so without end.
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_that_was_cut_off_goes_on_after_the_first_success() {
+    for (after, at_once) in [(SECOND * 600, true), (SECOND / 2, false)] {
+        let source = CutOff {
+            after,
+            asked: Arc::default(),
+        };
+        let manager = Manager::builder()
+            .source("b", source.clone())
+            .engine(Scripted::data())
+            .blocking_pools()
+            .build()
+            .unwrap();
+        let _app = manager.app("a").unwrap();
+        while source.asked.lock().len() < 4 {
+            tokio::time::sleep(TICK).await;
+        }
+        let asked = source.asked.lock().clone();
+        let waits: Vec<_> = asked.iter().map(|(_, waits)| *waits).collect();
+        assert_eq!(waits, [false, true, false, true]);
+        let pause = asked[3].0 - asked[2].0;
+        assert_eq!(pause < SECOND, at_once, "{pause:?}");
+    }
+}

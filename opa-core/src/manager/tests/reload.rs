@@ -254,7 +254,8 @@ async fn the_old_state_serves_until_the_new_one_is_complete() {
     sinks.0.lock().clear();
     version(&app).await;
     let evaluated = under_way.evaluate(Value::NULL).await;
-    evaluated.conclude(Reason::Decided, None, crate::instance::LogEntry::default());
+    let entry = crate::instance::LogEntry::default();
+    evaluated.conclude(Reason::Decided, None, entry).await;
     let pair = |text: &str| (text.to_owned(), text.to_owned());
     assert_eq!(
         *sinks.0.lock(),
