@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
-/// How long requests under way may take after the signal to end, and then the last log entries.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long requests under way may take after the signal to end, then the last log entries, and
+/// then the last traces.
+pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Ends when the process is asked to end: Ctrl-C, or SIGTERM.
 pub type Interrupt = Pin<Box<dyn Future<Output = ()> + Send>>;

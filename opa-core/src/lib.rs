@@ -5,7 +5,7 @@
 //! [`App`], a lease on an instance.
 //!
 //! The modules stand in the order in which data flows; each may use those before it only:
-//! [`config`], [`service`], [`bundle`], [`engine`], [`plugin`], [`instance`], [`manager`].
+//! [`trace`], [`config`], [`service`], [`bundle`], [`engine`], [`plugin`], [`instance`], [`manager`].
 
 pub mod bundle;
 pub mod config;
@@ -14,12 +14,17 @@ pub mod instance;
 pub mod manager;
 pub mod plugin;
 pub mod service;
+pub mod trace;
 
 mod app_id;
 mod entrypoint_path;
+mod failure;
+mod histogram;
 mod reason;
 
 pub use app_id::{AppId, InvalidAppId};
+pub use failure::{FailureClass, FailureCounts};
+pub use histogram::Histogram;
 pub use instance::{App, Decision};
 pub use manager::{AppSet, Manager, ManagerBuilder};
 pub use opa_rego::builtin::{self, Builtin};

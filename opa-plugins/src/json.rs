@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{iter, slice, vec};
 
 use opa_core::{ObjectIter, Value};
@@ -30,6 +30,17 @@ pub(crate) fn value(value: &Value, out: &mut Vec<u8>) {
 /// As [`value`], but stops when `out` has more than `limit` bytes, and answers false then. A value
 /// that is shared many times in itself can have a text that is far larger than itself.
 pub(crate) fn value_within(value: &Value, limit: usize, out: &mut Vec<u8>) -> bool {
+    value_by(value, limit, out, |_, _, _| false)
+}
+
+/// As [`value_within`], but what `replace` writes, and answers true for, stands for a member's
+/// value. It is given the member's name and its value.
+pub(crate) fn value_by(
+    value: &Value,
+    limit: usize,
+    out: &mut Vec<u8>,
+    replace: impl Fn(&str, &Value, &mut Vec<u8>) -> bool,
+) -> bool {
     let mut open: Vec<Open<'_>> = Vec::new();
     open.extend(start(value, out));
     let mut first = true;
@@ -46,11 +57,16 @@ pub(crate) fn value_within(value: &Value, limit: usize, out: &mut Vec<u8>) -> bo
         if !first {
             out.push(b',');
         }
+        let mut replaced = false;
         if let Some(key) = key {
             string(&key, out);
             out.push(b':');
+            replaced = replace(&key, item, out);
         }
-        let below = start(item, out);
+        let below = match replaced {
+            true => None,
+            false => start(item, out),
+        };
         first = below.is_some();
         open.extend(below);
     }
@@ -111,6 +127,14 @@ pub(crate) fn time(time: SystemTime, out: &mut Vec<u8>) {
             let _ = write!(out, "\"{timestamp}\"");
         }
         Err(_) => zero_time(out),
+    }
+}
+
+/// The console's own time has no fraction.
+pub(crate) fn whole_seconds(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+        Err(_) => time,
     }
 }
 

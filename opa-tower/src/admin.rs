@@ -18,6 +18,9 @@
 //! A bundle that should be on disk and is not has a reason in `not_persisted`. `"stale": true` tells
 //! that decisions are refused until the bundle's source answers (`max_staleness_seconds`).
 //!
+//! `GET /metrics` answers the text of [`AdminService::metrics`], in Prometheus's format, if it was
+//! given one: that of `opa-plugins`, or a program's own.
+//!
 //! The messages can name hosts and files: serve it on an address that only operators reach. It
 //! works on any server that takes a Tower service; on axum as a fallback or a route:
 //!
@@ -31,7 +34,9 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Ready, ready};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -39,6 +44,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use opa_core::plugin::{BundleStatus, InstanceStatus, State};
 use opa_core::{Manager, Value};
+use tokio::runtime::Handle;
 use tower_service::Service;
 
 pub use self::body::AdminBody;
@@ -46,41 +52,132 @@ pub use self::body::AdminBody;
 /// The path of the apps' states.
 pub const APPS: &str = "/-/apps";
 
+/// The path of the metrics.
+pub const METRICS: &str = "/metrics";
+
+/// Prometheus's text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// The service of a manager's endpoints. See the [module docs](self).
 #[must_use]
 pub fn service(manager: Manager) -> AdminService {
-    AdminService { manager }
+    AdminService {
+        manager,
+        metrics: None,
+    }
 }
 
 /// Answers operators. See the [module docs](self).
 #[derive(Clone)]
 pub struct AdminService {
     manager: Manager,
+    metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+}
+
+impl AdminService {
+    /// Answers `GET /metrics` with what `text` makes, in Prometheus's text format 0.0.4. It runs on
+    /// a thread that may block: with many apps the text is long. Default: 404.
+    ///
+    /// ```
+    /// # fn example(manager: opa_tower::Manager) -> opa_tower::admin::AdminService {
+    /// let metrics = opa_plugins::metrics(&manager);
+    /// opa_tower::admin::service(manager).metrics(move || metrics.text())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(mut self, text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.metrics = Some(Arc::new(text));
+        self
+    }
+
+    fn answer(&self, path: &str, method: &Method) -> Answer {
+        let metrics = self.metrics.as_ref().filter(|_| path == METRICS);
+        if metrics.is_none() && path != APPS {
+            return Answer::Ready(StatusCode::NOT_FOUND);
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Answer::Ready(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        match metrics {
+            Some(metrics) => Answer::Metrics(Arc::clone(metrics)),
+            None => Answer::Apps(apps(&self.manager.statuses())),
+        }
+    }
+}
+
+/// What a request is answered with.
+enum Answer {
+    Ready(StatusCode),
+    Apps(Bytes),
+    Metrics(Arc<dyn Fn() -> String + Send + Sync>),
+}
+
+impl Answer {
+    async fn response(self) -> Response<AdminBody> {
+        match self {
+            Self::Ready(status) => {
+                let mut response = Response::new(AdminBody::default());
+                *response.status_mut() = status;
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    let allowed = HeaderValue::from_static("GET, HEAD");
+                    response.headers_mut().insert(ALLOW, allowed);
+                }
+                response
+            }
+            Self::Apps(json) => content("application/json", json),
+            Self::Metrics(text) => match off_the_runtime(text).await {
+                Some(text) => content(TEXT_FORMAT, text.into()),
+                None => Box::pin(Self::Ready(StatusCode::INTERNAL_SERVER_ERROR).response()).await,
+            },
+        }
+    }
+}
+
+/// What `make` makes on a thread that may block; `None` if it panics, or the runtime ends.
+async fn off_the_runtime(make: Arc<dyn Fn() -> String + Send + Sync>) -> Option<String> {
+    match Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(move || make()).await.ok(),
+        Err(_) => Some(make()),
+    }
+}
+
+fn content(kind: &'static str, bytes: Bytes) -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::new(bytes));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The future of [`AdminService`].
+pub struct AdminFuture(Pin<Box<dyn Future<Output = Response<AdminBody>> + Send>>);
+
+impl Future for AdminFuture {
+    type Output = Result<Response<AdminBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for AdminFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminFuture")
+    }
 }
 
 impl<B> Service<Request<B>> for AdminService {
     type Response = Response<AdminBody>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = AdminFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut response = Response::new(AdminBody::default());
-        let headers = response.headers_mut();
-        if request.uri().path() != APPS {
-            *response.status_mut() = StatusCode::NOT_FOUND;
-        } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        } else {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            *response.body_mut() = AdminBody::new(apps(&self.manager.statuses()));
-        }
-        ready(Ok(response))
+        let answer = self.answer(request.uri().path(), request.method());
+        AdminFuture(Box::pin(answer.response()))
     }
 }
 
@@ -88,6 +185,7 @@ impl fmt::Debug for AdminService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdminService")
             .field("manager", &self.manager)
+            .field("metrics", &self.metrics.is_some())
             .finish()
     }
 }

@@ -53,10 +53,11 @@ pub(crate) fn judge_named(
         },
         Err(rejection) => rejection,
     };
-    tracing::debug!(
+    tracing::event!(
         target: "opa::decision",
-        reason = Reason::UnknownApp.as_str(),
-        status = rejection.status().as_u16(),
+        tracing::Level::DEBUG,
+        opa.decision.reason = Reason::UnknownApp.as_str(),
+        http.response.status_code = rejection.status().as_u16(),
     );
     Step::Ruled(Ruling::refuse(
         settings,

@@ -2,7 +2,7 @@
 //! HTTP client and upstream, and the policies of the differential tests.
 //!
 //! Peers (Open Policy Agent, its Envoy plugin, Envoy, nginx, servers of S3's protocol, a registry,
-//! Toxiproxy) are real programs. [`peers`] fetches them into `target/peers` when a test first asks for one and starts
+//! Toxiproxy, Prometheus) are real programs. [`peers`] fetches them into `target/peers` when a test first asks for one and starts
 //! them on loopback, each with its own ports and directories. A test whose peer can't be had says
 //! so on standard error and returns; with `CI=true` it fails instead:
 //!
@@ -31,3 +31,4 @@ pub mod scripted;
 pub mod serve;
 pub mod signing;
 pub mod spooling;
+pub mod statuses;

@@ -9,7 +9,7 @@ use std::{io, mem};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -56,6 +56,8 @@ struct State {
 /// What was posted.
 #[derive(Clone, Debug)]
 pub struct Post {
+    /// The method.
+    pub method: Method,
     /// The path.
     pub path: String,
     /// The headers.
@@ -174,6 +176,7 @@ async fn keep(request: Request<Incoming>, state: Arc<State>) -> io::Result<Respo
     }
     let body = body.to_bytes();
     let post = Post {
+        method: head.method,
         path: head.uri.path().to_owned(),
         size: body.len(),
         body: unpacked(&head.headers, &body),

@@ -59,6 +59,22 @@ impl Serve {
         Self::attempt(&[], configuration, arguments).await
     }
 
+    /// As [`start_in`](Serve::start_in), for an environment that may be refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_start`](Serve::try_start).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_start`](Serve::try_start).
+    pub async fn try_start_in(
+        environment: &[(&str, &str)],
+        configuration: &str,
+    ) -> Result<Serve, StartError> {
+        Self::attempt(environment, configuration, &[]).await
+    }
+
     async fn attempt(
         environment: &[(&str, &str)],
         configuration: &str,
@@ -192,7 +208,9 @@ fn newer_source(program: &Path, list: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     let built = fs::metadata(program)?.modified()?;
-    let changed = |source: &PathBuf| modified(source).is_none_or(|time| time > built);
+    // `cargo test` has built it since: what is gone by now was gone then.
+    let is_older = fs::metadata(list)?.modified()? < built;
+    let changed = |source: &PathBuf| modified(source).map_or(!is_older, |time| time > built);
     Ok(sources(&fs::read_to_string(list)?)
         .into_iter()
         .find(changed))
@@ -242,18 +260,20 @@ mod tests {
         fs::write(path("serve"), "").unwrap();
         assert_eq!(newer_source(&path("serve"), &list).unwrap(), None);
 
-        let later = SystemTime::now() + std::time::Duration::from_secs(10);
-        fs::File::options()
-            .append(true)
-            .open(&source)
-            .unwrap()
-            .set_modified(later)
-            .unwrap();
+        let set_modified = |path: &Path, seconds| {
+            let time = SystemTime::now() + std::time::Duration::from_secs(seconds);
+            let file = fs::File::options().append(true).open(path).unwrap();
+            file.set_modified(time).unwrap();
+        };
+        set_modified(&source, 10);
         assert_eq!(
             newer_source(&path("serve"), &list).unwrap(),
             Some(source.clone())
         );
         fs::remove_file(&source).unwrap();
+        set_modified(&path("serve"), 20);
+        assert_eq!(newer_source(&path("serve"), &list).unwrap(), None);
+        set_modified(&list, 30);
         assert_eq!(newer_source(&path("serve"), &list).unwrap(), Some(source));
     }
 }

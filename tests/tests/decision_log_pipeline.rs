@@ -17,8 +17,11 @@ fn counts_of(plugin: &DecisionLogs) -> Counts {
     let counts = plugin.app_counts();
     Box::new(move |app| {
         let counts = counts();
-        let found = counts.iter().find(|(id, _)| id.as_str() == app);
-        found.map(|(_, counts)| *counts).unwrap_or_default()
+        let (app, output) = app.split_once(' ').unwrap_or((app, "service"));
+        let found = counts
+            .iter()
+            .find(|(id, name, _)| id.as_str() == app && &**name == output);
+        found.map(|(_, _, counts)| *counts).unwrap_or_default()
     })
 }
 
@@ -328,6 +331,108 @@ async fn what_a_policy_on_logs_says_is_done_and_what_it_fails_to_say_is_withheld
     }
     let erased = events[1].get("erased").unwrap().to_json();
     assert_eq!(erased, r#"["/input/secret"]"#);
+}
+
+#[tokio::test]
+async fn the_program_says_when_and_is_told_what_became_of_it() {
+    let sink = LogSink::start().await.unwrap();
+    let plugin = opa_plugins::decision_logs();
+    let (trigger, status) = (plugin.trigger(), plugin.upload_status());
+    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
+    plugin.on_upload(move |app| told.send(app.clone()).unwrap());
+    let reporting = "trigger: manual, upload_size_limit_bytes: 500, buffer_size_limit_bytes: 2000";
+    let (manager, app, counts) = start_with(plugin, &config(&sink, reporting), "a").await;
+    assert_eq!(status(app.id()), None);
+    let decided = decide(&app, 20).await;
+    sink.script([Answer::Status(500)], Answer::Status(200));
+    let error = trigger.app(app.id()).await.unwrap_err();
+    assert!(
+        error.message.contains("server replied with HTTP 500"),
+        "{error}"
+    );
+    assert_eq!(
+        (&*error.output, error.app.as_ref()),
+        ("service", Some(app.id()))
+    );
+    assert_eq!(tellings.recv().await.as_ref(), Some(app.id()));
+    let failed = status(app.id()).unwrap();
+    assert_eq!(
+        (failed.message, failed.http_code),
+        (Some(error.message), Some(500))
+    );
+    // Nothing but the program starts another one.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(sink.asked(), 1);
+    trigger.all().await.unwrap();
+    let delivered = ids(&events(&sink));
+    let lost = decided.len() - delivered.len();
+    assert_eq!(delivered, decided[lost..]);
+    let succeeded = status(app.id()).unwrap();
+    assert_eq!((&succeeded.message, succeeded.http_code), (&None, None));
+    let counter = "decision_logs_dropped_buffer_size_limit_bytes_exceeded";
+    let counted = succeeded.counters.get(counter).copied().unwrap_or_default();
+    assert_eq!(
+        (counted, counts("shop").buffer_full),
+        (lost as u64, lost as u64)
+    );
+    assert!(
+        succeeded
+            .counters
+            .contains_key("enc_uncompressed_limit_scale_up"),
+        "{succeeded:?}"
+    );
+    manager.shutdown(LONG).await;
+    assert_adds_up(&counts("shop"));
+}
+
+#[tokio::test]
+async fn events_are_numbered_for_an_auditor() {
+    let sink = LogSink::start().await.unwrap();
+    let text = config(&sink, "").replace("decision_logs: {", "decision_logs: {audit: true, ");
+    let (manager, app, _) = start(&text, "a").await;
+    decide(&app, 30).await;
+    manager.shutdown(LONG).await;
+    let number = |event: &Value| {
+        event
+            .at(&["custom", "audit", "sequence"])
+            .and_then(Value::as_i64)
+    };
+    let numbers: Vec<_> = events(&sink).iter().filter_map(number).collect();
+    assert_eq!(numbers, (1..=30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_dropped_when_there_is_no_room_is_as_the_configuration_says() {
+    for when_full in ["drop_newest", "sample", "drop_oldest"] {
+        let sink = LogSink::start().await.unwrap();
+        sink.script([], Answer::Status(500));
+        let reporting = "buffer_type: event, buffer_size_limit_events: 50";
+        let text = config(&sink, reporting);
+        let text = text.replace(
+            "decision_logs: {",
+            &format!("decision_logs: {{when_full: {when_full}, "),
+        );
+        let (manager, app, counts) = start(&text, "a").await;
+        let decided = decide(&app, 400).await;
+        while counts("shop").buffered > 50 {
+            tokio::task::yield_now().await;
+        }
+        sink.script([], Answer::Status(200));
+        manager.shutdown(LONG).await;
+        let counts = counts("shop");
+        assert_adds_up(&counts);
+        let delivered = ids(&events(&sink));
+        match when_full {
+            "drop_newest" => assert_eq!(delivered, decided[..50]),
+            "drop_oldest" => assert_eq!(delivered, decided[350..]),
+            _ => {
+                let place = |id| decided.iter().position(|one| one == id).unwrap();
+                let places: Vec<_> = delivered.iter().map(place).collect();
+                assert!(places.is_sorted() && places[49] >= 390, "{places:?}");
+                assert!(counts.sampled_out > 200, "{counts:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

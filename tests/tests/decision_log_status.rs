@@ -14,6 +14,7 @@ use tests::bundle_server::{Answer, BundleServer};
 use tests::log_sink::{LogSink, Post};
 use tests::peers;
 use tests::scripted::Scripted;
+use tests::statuses::{differences, shape};
 use tokio::sync::mpsc;
 
 /// Longer than anything here takes; a test that waits for it fails.
@@ -98,60 +99,6 @@ async fn ours(config: &str) -> Json {
     tokio::time::timeout(LONG, waiting).await.unwrap()
 }
 
-/// Times as whether they are there, texts as whether they are there; the rest as it is.
-fn shape(mut status: Json) -> Json {
-    status.as_object_mut().unwrap().remove("metrics");
-    status["labels"]["id"] = "some".into();
-    // Discovery and the status plugin itself become ready whenever they do.
-    status["plugins"]
-        .as_object_mut()
-        .unwrap()
-        .retain(|name, _| name == "bundle");
-    let bundle = status["bundles"]["b"].as_object_mut().unwrap();
-    bundle.remove("metrics");
-    for (name, value) in bundle {
-        if name.starts_with("last_") {
-            let time = value.as_str().unwrap();
-            let form = if time == "0001-01-01T00:00:00Z" {
-                time
-            } else {
-                "some"
-            };
-            assert!(time.ends_with('Z') && time.contains('T'), "{time}");
-            *value = form.into();
-        }
-        if name == "message" && !value.as_str().unwrap().starts_with("server replied with") {
-            *value = "some".into();
-        }
-    }
-    status
-}
-
-/// In ours only; in OPA's only.
-fn differences(ours: &Json, theirs: &Json) -> Vec<String> {
-    let mut found = Vec::new();
-    compare("", ours, theirs, &mut found);
-    found
-}
-
-fn compare(path: &str, ours: &Json, theirs: &Json, found: &mut Vec<String>) {
-    let (Some(left), Some(right)) = (ours.as_object(), theirs.as_object()) else {
-        if ours != theirs {
-            found.push(format!("{path}: ours {ours}, OPA's {theirs}"));
-        }
-        return;
-    };
-    let mut names: Vec<_> = left.keys().chain(right.keys()).collect();
-    names.sort();
-    names.dedup();
-    for name in names {
-        let null = &Json::Null;
-        let side =
-            |object: &serde_json::Map<String, Json>| object.get(name).unwrap_or(null).clone();
-        compare(&format!("{path}/{name}"), &side(left), &side(right), found);
-    }
-}
-
 /// For OPA a download succeeds when the bundle was read and verified, for ours when its bytes came.
 const UNREAD: &[&str] = &[
     "/bundles/b/last_successful_download",
@@ -171,7 +118,7 @@ async fn bundles_are_told_of_as_by_opa() {
             "compile error",
             Answer::Bundle(bundle("package a\nx := broken")),
             "",
-            // The scripted engine has one text; the list waits for a compiler that gives places.
+            // The scripted engine has one text and no places.
             &["/bundles/b/errors"],
         ),
         ("no gzip", Answer::Bundle(b"what?".to_vec()), "", UNREAD),

@@ -112,6 +112,18 @@ const KNOWN: &[Known] = &[
     ),
     // The rest of the event.
     Known::everywhere("/event/decision_id", ANY, ANY, "unique"),
+    Known::everywhere(
+        "/event/req_id",
+        NOTHING,
+        ANY,
+        "OPA's server numbers its requests, the plugin does not",
+    ),
+    Known::everywhere(
+        "/event/input/attributes/request/http/headers/authorization",
+        ANY,
+        r#""REDACTED""#,
+        "our console hides secret headers",
+    ),
     Known::everywhere("/event/labels/id", ANY, ANY, "unique to an instance"),
     Known::everywhere(
         "/event/labels/version",

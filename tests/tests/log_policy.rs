@@ -112,7 +112,12 @@ async fn decided(
 }
 
 fn shows(event: &Event) -> bool {
-    format!("{event:?}").contains("secret")
+    let input = match &event.input {
+        EventInput::Built(input) => Some(input),
+        _ => None,
+    };
+    let mut told = input.into_iter().chain(&event.result);
+    told.any(|value| value.to_json().contains("secret"))
 }
 
 #[tokio::test]

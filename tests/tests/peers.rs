@@ -206,3 +206,48 @@ async fn a_stopped_peer_leaves_nothing_behind() {
     assert!(!Path::new(&files).exists());
     assert!(get(address, "/").await.is_err());
 }
+
+#[tokio::test]
+async fn the_collector_takes_all_signals_and_shows_them() {
+    let Some(collector) = peers::collector() else {
+        return;
+    };
+    let running = collector.start().await;
+    assert_eq!(running.traces(), [] as [serde_json::Value; 0]);
+    let scope = |records: &str, record: serde_json::Value| json!([{records: [record]}]);
+    let requests = [
+        (
+            "traces",
+            json!({"resourceSpans": [{"scopeSpans": scope("spans", json!({
+                "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331",
+                "name": "a span",
+            }))}]}),
+        ),
+        (
+            "metrics",
+            json!({"resourceMetrics": [{"scopeMetrics": scope("metrics", json!({
+                "name": "a metric", "gauge": {"dataPoints": [{"asInt": "1"}]},
+            }))}]}),
+        ),
+        (
+            "logs",
+            json!({"resourceLogs": [{"scopeLogs": scope("logRecords", json!({
+                "body": {"stringValue": "a record"},
+            }))}]}),
+        ),
+    ];
+    for (signal, body) in requests {
+        let request = Request::post(format!("/v1/{signal}"))
+            .header("content-type", "application/json")
+            .body(Bytes::from(body.to_string()));
+        let answer = send(running.http(), request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{signal}: {answer:?}");
+    }
+    let spans = &running.traces()[0]["resourceSpans"][0]["scopeSpans"][0];
+    assert_eq!(spans["spans"][0]["name"], "a span");
+    let metrics = &running.metrics()[0]["resourceMetrics"][0]["scopeMetrics"][0];
+    assert_eq!(metrics["metrics"][0]["name"], "a metric");
+    let logs = &running.logs()[0]["resourceLogs"][0]["scopeLogs"][0];
+    assert_eq!(logs["logRecords"][0]["body"]["stringValue"], "a record");
+    assert!(std::net::TcpStream::connect(running.grpc()).is_ok());
+}

@@ -322,6 +322,24 @@ fn one_app_too_many_is_told() {
 }
 
 #[test]
+fn prometheus_sees_each_app_and_what_became_of_its_decisions() {
+    let serve = Serve::start(&["--trust-app-header"]);
+    serve.allowed(&["x-opa-app: orders"]);
+    send(serve.address, "GET /", &["x-opa-app: nothing"], &[]);
+    let wanted = [
+        r#"opa_instance_state{app="orders",state="ready"} 1"#,
+        r#"opa_instance_state{app="nothing",state="failed"} 1"#,
+        r#"bundle_failed_load_counter{app="nothing",name="authz",code="bundle_error",message="#,
+        r#"opa_decisions_total{app="orders",outcome="allowed",reason="allowed"} 1"#,
+        r#"opa_decision_log_events_delivered_total{app="orders",output="console"} "#,
+        "opa_decision_duration_seconds_count ",
+    ];
+    let has_all = |answer: &Answer| wanted.iter().all(|wanted| answer.text().contains(wanted));
+    let metrics = eventually(|| get(serve.admin, "/metrics"), has_all);
+    assert_eq!(metrics.status, 200);
+}
+
+#[test]
 fn operators_see_the_state_of_each_app() {
     let serve = Serve::start(&["--trust-app-header"]);
     serve.allowed(&["x-opa-app: orders"]);
@@ -432,8 +450,8 @@ fn a_bad_configuration_is_told_with_its_place() {
             "`HOST` is not on the list",
         ),
         (
-            "services: {a: {url: 'http://a.test'}}\nstatus: {console: true}",
-            "status",
+            "services: {a: {url: 'http://a.test'}}\nstatus: {service: b}",
+            "opa.yaml:2:19: status.service: ",
         ),
         ("", "opa.yaml: services: "),
         (

@@ -25,6 +25,7 @@ pub(super) struct Assembler {
     policies: Vec<Policy>,
     tree: Tree,
     data_files: Vec<(Arc<str>, [u8; 32])>,
+    data_bytes: u64,
     signatures: Option<(EntryPath, Option<Signatures>)>,
     /// A policy in a form that is not Rego.
     compiled: Option<EntryPath>,
@@ -46,6 +47,7 @@ impl Assembler {
             policies: Vec::new(),
             tree: Tree::new(),
             data_files: Vec::new(),
+            data_bytes: 0,
             signatures: None,
             compiled: None,
         }
@@ -84,8 +86,9 @@ impl Assembler {
     pub(super) fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
         match format(&path) {
             Some(format) => {
+                let size = content.size();
                 let (value, sha256) = value_of(format, &path, content)?;
-                self.list(&path, sha256)?;
+                self.list(&path, sha256, size)?;
                 place(&mut self.tree, &path, value)
             }
             None => self.add_bytes(path, content.bytes()?),
@@ -108,13 +111,15 @@ impl Assembler {
         }
     }
 
-    /// Takes the hash of a data file whose value is placed elsewhere.
+    /// Takes the hash and the size of a data file whose value is placed elsewhere.
     pub(super) fn list(
         &mut self,
         path: &EntryPath,
         sha256: Sha256Digest,
+        size: u64,
     ) -> Result<(), BundleError> {
         path.data_path()?;
+        self.data_bytes = self.data_bytes.saturating_add(size);
         self.data_files.push((Arc::clone(path.shown()), sha256));
         Ok(())
     }
@@ -176,6 +181,7 @@ impl Assembler {
             signed,
             issued_at: None,
             patched_bytes: 0,
+            data_bytes: self.data_bytes,
             manifest,
         })
     }

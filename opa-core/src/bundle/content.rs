@@ -31,6 +31,11 @@ impl<'a> Content<'a> {
         Self { from, size, limits }
     }
 
+    /// How many bytes the archive says that there are.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// All bytes at once.
     pub(super) fn bytes(self) -> Result<Vec<u8>, BundleError> {
         let expected = usize::try_from(self.size).unwrap_or(usize::MAX);

@@ -136,6 +136,8 @@ pub struct Bundle {
     issued_at: Option<i64>,
     /// How many bytes of patches were applied since the snapshot, at most.
     patched_bytes: u64,
+    /// How many bytes the data files of the snapshot have.
+    data_bytes: u64,
 }
 
 /// A policy file of a bundle.
@@ -186,6 +188,13 @@ impl Bundle {
         self.data_digest
     }
 
+    /// How many bytes its data files have in the archive, uncompressed, and the patches that were
+    /// applied since. In memory data takes more.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes.saturating_add(self.patched_bytes)
+    }
+
     /// When the verified signature was made (`iat`), in seconds since 1970, if it tells. With a
     /// delta applied: that of the bundle below it.
     #[must_use]
@@ -207,6 +216,7 @@ impl Bundle {
             signed: false,
             issued_at: None,
             patched_bytes: 0,
+            data_bytes: 0,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::error::{ConfigError, ConfigErrorKind, Location, Position, Warning};
 use super::node::{Entry, Node, Value};
 use super::reader::Reader;
+use super::section::Section;
 
 /// A value in a configuration, at a dotted path.
 ///
@@ -160,6 +161,12 @@ impl<'a> Field<'a> {
     /// The value is of another type.
     pub fn reader(&self) -> Result<Reader<'a>, ConfigError> {
         Reader::new(self)
+    }
+
+    /// The value as a section of its own, for whoever reads it later. A null is an empty one.
+    #[must_use]
+    pub fn section(&self) -> Section {
+        Section::new(self)
     }
 
     /// The value as JSON.

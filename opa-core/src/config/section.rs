@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, Location};
 use super::field::Field;
-use super::node::Node;
+use super::node::{Node, Value};
 use super::reader::Reader;
 
 /// The configuration of one plugin, with the places that its errors point to.
@@ -59,6 +59,16 @@ impl Section {
         self.field().reader()
     }
 
+    /// The section without some of its options, for whoever reads only the others.
+    #[must_use]
+    pub fn without(mut self, options: &[&str]) -> Self {
+        if let Value::Object(entries) = &self.node.value {
+            let others = entries.iter().filter(|it| !options.contains(&&*it.key));
+            self.node.value = Value::Object(others.cloned().collect());
+        }
+        self
+    }
+
     /// The section as JSON.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -100,5 +110,25 @@ impl fmt::Debug for Section {
             path: self.path.clone(),
         };
         write!(f, "Section({location}…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_part_is_read_by_somebody_else() {
+        let section =
+            Section::from_json("logs", &json!({"outputs": [{"type": "x", "a": 1}, null]}));
+        let mut reader = section.reader().unwrap();
+        let outputs = reader.field("outputs").unwrap();
+        let outputs: Vec<_> = outputs.items().unwrap().map(|it| it.section()).collect();
+        let rest = outputs[0].clone().without(&["type"]);
+        assert_eq!(rest.path(), "logs.outputs.0");
+        assert_eq!(rest.to_json(), json!({"a": 1}));
+        assert_eq!(rest.reader().unwrap().finish().unwrap().len(), 1);
+        assert_eq!(outputs[1].to_json(), json!({}));
     }
 }

@@ -1,6 +1,7 @@
 //! The control-plane services: `services`.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use super::error::{ConfigError, Warning};
 use super::field::Field;
 use super::node::Value;
 use super::reader::Reader;
+use crate::trace::safe_url;
 
 /// A service that bundles come from and that logs and status go to.
 ///
-/// Two equal configurations mean the same requests, so that apps can share a client.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Two equal configurations mean the same requests, so that apps can share a client. `Debug` tells
+/// the URL without userinfo and query.
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ServiceConfig {
     /// The name that `bundles.*.service` and others refer to.
@@ -97,6 +100,21 @@ pub(crate) fn read_services(
         _ => return Err(field.expected("an array or an object")),
     }
     Ok(services)
+}
+
+impl fmt::Debug for ServiceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceConfig")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("url", &safe_url(&self.url))
+            .field("headers", &self.headers)
+            .field("response_header_timeout", &self.response_header_timeout)
+            .field("allow_insecure_tls", &self.allow_insecure_tls)
+            .field("tls", &self.tls)
+            .field("credentials", &self.credentials)
+            .finish()
+    }
 }
 
 impl ServiceConfig {

@@ -3,8 +3,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::reconfigure::{Fresh, Next};
+use super::snapshot::Sizes;
 use super::ticket::{Lineage, Ticket};
 use super::{Desk, Instance, Profile, Snapshot};
+use crate::FailureClass;
 use crate::bundle::persist::Place;
 use crate::bundle::{ArchiveBytes, Bundle, BundleError, Union};
 use crate::engine::{CompileErrors, Module, ModuleSet};
@@ -161,6 +163,13 @@ impl Instance {
             )
         }));
         let asks_system = profile.entrypoint.segments().next() == Some("system");
+        let policy_bytes = union.modules().iter();
+        let policy_bytes = policy_bytes.map(|module| module.file().source().len() as u64);
+        let data_bytes = candidate.values().map(|bundle| bundle.data_bytes());
+        let sizes = Sizes {
+            policies: policy_bytes.sum(),
+            data: data_bytes.sum(),
+        };
         let (data, digest) = union.with_system(asks_system, candidate, etags)?;
         let engine = &*self.shared.engine;
         let compiled = self.shared.store.bound(engine, &modules, (&data, digest))?;
@@ -187,10 +196,13 @@ impl Instance {
                 status.active_revision = revision_of(candidate, name).cloned();
                 status.last_successful_activation = Some(now);
                 status.size = Some(*size);
+                status.loads += 1;
                 status.clear_error();
             });
         }
-        let snapshot = snapshot.stale_from(self.freshness.renew());
+        let snapshot = snapshot
+            .stale_from(self.freshness.renew())
+            .sized(sizes, digest);
         before_swap();
         self.shared.hooks.reach("activation: contacts noted");
         if !self.install(profile, Arc::new(snapshot)) {
@@ -245,7 +257,12 @@ impl Instance {
                 );
             }
             let failed = problem.is_some();
-            self.note_bundle(name, |status| status.not_persisted = problem);
+            self.note_bundle(name, |status| {
+                if problem.is_some() {
+                    status.failures.add(FailureClass::Persist);
+                }
+                status.not_persisted = problem;
+            });
             failed
         });
     }
@@ -273,6 +290,16 @@ fn revision_of<'a>(
 pub(crate) enum ActivationError {
     Bundle(BundleError),
     Compile(CompileErrors),
+}
+
+impl ActivationError {
+    /// What sort of failure it is.
+    pub(crate) fn class(&self) -> FailureClass {
+        match self {
+            Self::Bundle(error) => error.kind().into(),
+            Self::Compile(_) => FailureClass::Compile,
+        }
+    }
 }
 
 impl From<BundleError> for ActivationError {

@@ -62,7 +62,10 @@ impl Future for Evaluation {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Evaluated> {
         let this = self.project();
+        let span = this.prepared.as_ref().map(|it| &it.question.traced.span);
+        let entered = span.map(tracing::Span::enter);
         let end = ready!(this.run.poll(cx));
+        drop(entered);
         match this.prepared.take() {
             Some(prepared) => Poll::Ready(Evaluated::new(prepared, end)),
             // A future that is polled after its end, against the contract of `Future`.

@@ -127,6 +127,8 @@ impl std::error::Error for NotReady {}
 pub(super) struct Leases {
     word: AtomicU64,
     last_used_ms: AtomicU64,
+    /// How often the first of several leases was taken.
+    firsts: AtomicU64,
 }
 
 const CLOSED: u64 = 1 << 63;
@@ -136,15 +138,25 @@ impl Leases {
         Self {
             word: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(now_ms),
+            firsts: AtomicU64::new(0),
         }
     }
 
     fn acquire(&self) -> bool {
-        self.word
+        let before = self
+            .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 (word & CLOSED == 0).then_some(word + 1)
-            })
-            .is_ok()
+            });
+        if before == Ok(0) {
+            self.firsts.fetch_add(1, Ordering::Relaxed);
+        }
+        before.is_ok()
+    }
+
+    /// How often a lease was taken after the last one had been dropped.
+    pub(super) fn reuses(&self) -> u64 {
+        self.firsts.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// One more of those that exist, so the closed bit need not be looked at.
@@ -190,6 +202,11 @@ mod tests {
         let leases = Leases::starting_at(0);
         assert!(leases.acquire());
         assert!(!leases.close_unused(), "somebody holds a lease");
+        leases.release(4);
+        assert_eq!(leases.reuses(), 0);
+        assert!(leases.acquire() && leases.acquire());
+        assert_eq!(leases.reuses(), 1, "the second one found it in use");
+        leases.release(4);
         leases.release(5);
         assert_eq!(leases.idle_ms(7), Some(2));
         assert!(leases.close_unused());

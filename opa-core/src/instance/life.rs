@@ -3,7 +3,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -19,7 +19,8 @@ use super::{Configured, Profile, Shared, Snapshot};
 use crate::engine::AppCaches;
 use crate::engine::pool::PoolKey;
 use crate::plugin::{
-    Asked, BundleStatus, DecisionSink, Event, EventInput, InstanceStatus, LogPolicy, State,
+    Asked, BundleStatus, DecisionSink, Event, EventInput, InstanceStatus, LoadStage, LogPolicy,
+    State,
 };
 use crate::{AppId, Reason};
 
@@ -30,6 +31,8 @@ pub(crate) struct Instance {
     pub(crate) key: PoolKey,
     pub(super) shared: Arc<Shared>,
     pub(super) leases: Leases,
+    /// When it was started, by the injected clock.
+    pub(super) started_at: SystemTime,
     pub(super) state: watch::Sender<State>,
     pub(super) snapshot: ArcSwapOption<Snapshot>,
     pub(super) counters: Counters,
@@ -54,6 +57,7 @@ impl Instance {
             id,
             key,
             leases: Leases::starting_at(shared.now_ms()),
+            started_at: shared.clock.wall(),
             shared,
             state: watch::Sender::new(State::Starting),
             snapshot: ArcSwapOption::empty(),
@@ -246,6 +250,17 @@ impl Instance {
             note(status);
         }
         self.publish();
+    }
+
+    /// Notes how long a stage of loading a bundle took.
+    pub(crate) fn note_stage(&self, name: &str, stage: LoadStage, took: Duration) {
+        self.shared.loads.times.lock().record(stage, took);
+        if self.shared.loads.by_app.load(Ordering::Relaxed)
+            && let Some(status) = self.bundles.lock().get_mut(name)
+        {
+            let times = status.load_times.get_or_insert_default();
+            times.record(stage, took);
+        }
     }
 
     pub(crate) fn status(&self) -> InstanceStatus {

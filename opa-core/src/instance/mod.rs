@@ -48,9 +48,11 @@ mod log_policy;
 mod policy_store;
 mod question;
 mod reconfigure;
+mod report;
 mod shared;
 mod snapshot;
 mod ticket;
+mod traced;
 
 pub use concluded::Concluded;
 pub use counters::DecisionCounts;
@@ -59,6 +61,7 @@ pub use decision::Decision;
 pub use evaluation::{Evaluated, Evaluation};
 pub use lease::{App, NotReady};
 pub use question::{LogEntry, Prepared, Question};
+pub use report::{InstanceReport, Reports, Share};
 
 pub(crate) use activation::{ActivationError, Unsaved};
 pub(crate) use hooks::Hooks;
@@ -70,3 +73,4 @@ pub(crate) use reconfigure::Configured;
 pub(crate) use shared::Shared;
 pub(crate) use snapshot::{Profile, Snapshot};
 pub(crate) use ticket::Ticket;
+pub(crate) use traced::Tracing;

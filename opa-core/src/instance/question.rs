@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use super::concluded::Admissions;
 use super::decision::Inner;
+use super::traced::Traced;
 use super::{App, Concluded, Decision, Evaluation, Instance, Profile, Snapshot};
 use crate::engine::{Entrypoint, EntrypointPath, EvalContext, InputPaths, Memo, Run, Task};
 use crate::plugin::{BundleRevision, Event, EventError, EventInput, Labels, RequestHeader};
@@ -26,6 +27,9 @@ pub struct Question {
     /// By the injected clock.
     started: Duration,
     concluded: bool,
+    /// For whoever is told of the decision in a trace.
+    told_labels: Option<Labels>,
+    pub(super) traced: Traced,
 }
 
 /// What only the asker knows of a decision, for its event.
@@ -53,9 +57,13 @@ impl App {
     /// Asks for a decision: gives it an id and notes the time.
     pub fn ask(&self) -> Question {
         let clock = &self.instance.shared.clock;
+        let number = self.instance.counters.ask();
+        let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
         Question {
-            number: self.instance.counters.ask(),
-            id: uuid::Uuid::new_v4().to_string().into(),
+            number,
+            traced: self.instance.shared.tracing.start(&self.instance.id, &id),
+            told_labels: None,
+            id,
             timestamp: clock.wall(),
             started: clock.monotonic(),
             app: self.clone(),
@@ -140,7 +148,7 @@ impl Question {
 
     /// Makes the decision and hands its event over.
     pub(super) fn conclude(
-        self,
+        mut self,
         ends: Ends,
         entry: LogEntry,
         prepared: Option<(&Arc<Snapshot>, &Entrypoint)>,
@@ -172,6 +180,9 @@ impl Question {
         // may not know.
         let profile = served.as_ref().map(|served| &*served.profile);
         let profile = profile.or(unserved.as_deref());
+        if instance.shared.tracing.listens() {
+            self.told_labels = profile.map(|profile| profile.labels.clone());
+        }
         let admissions = match profile.filter(|profile| !profile.decision_sinks.is_empty()) {
             Some(profile) => {
                 let event = self.event(&made, profile, entry, ends.eval);
@@ -187,13 +198,14 @@ impl Question {
         self.concluded = true;
         let instance = &self.app.instance;
         instance.counters.count(made.reason);
-        tracing::debug!(
-            target: "opa::decision",
-            app = %instance.id,
-            decision_id = %self.id,
-            reason = made.reason.as_str(),
-        );
-        Decision(Arc::new(made))
+        if let Some(times) = instance.shared.decision_times.get() {
+            let now = instance.shared.clock.monotonic();
+            times.record(now.saturating_sub(self.started));
+        }
+        let decision = Decision(Arc::new(made));
+        let labels = self.told_labels.as_ref();
+        self.traced.end(&decision, labels, &instance.shared.tracing);
+        decision
     }
 
     fn event(&self, made: &Inner, profile: &Profile, entry: LogEntry, eval: Duration) -> Event {
@@ -216,6 +228,7 @@ impl Question {
         event.request_headers = entry.request_headers;
         event.input = entry.input;
         event.result = made.result.clone();
+        (event.trace_id, event.span_id) = self.traced.ids();
         event
     }
 }
@@ -224,6 +237,7 @@ impl Drop for Question {
     fn drop(&mut self) {
         if !self.concluded {
             self.app.instance.counters.count(Reason::Cancelled);
+            self.traced.cancel();
         }
     }
 }
@@ -351,6 +365,11 @@ impl Prepared {
             input,
             owner: Arc::clone(&self.snapshot) as _,
         };
-        Evaluation::new(self, Run::start(task, Box::new(ctx)))
+        let run = self
+            .question
+            .traced
+            .span
+            .in_scope(|| Run::start(task, Box::new(ctx)));
+        Evaluation::new(self, run)
     }
 }

@@ -1,12 +1,14 @@
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
 use super::activation::Loaded;
-use super::{Hooks, PolicyStore, Snapshot};
+use super::{Hooks, PolicyStore, Snapshot, Tracing};
 use crate::bundle::store::Store;
 use crate::engine::{Budget, Clock, Engine, PrintSink, Runner};
+use crate::histogram::Sharded;
+use crate::plugin::LoadTimes;
 
 /// What all instances of a manager share.
 pub(crate) struct Shared {
@@ -17,11 +19,24 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) budget: Budget,
     pub(crate) prints: Option<Arc<dyn PrintSink>>,
+    pub(crate) tracing: Tracing,
     pub(crate) origin: Instant,
     pub(crate) next_key: AtomicU64,
     pub(crate) hooks: Hooks,
+    /// How long decisions take, once somebody wants to know.
+    pub(crate) decision_times: OnceLock<Sharded>,
+    pub(crate) loads: Loads,
     /// What is kept until nobody uses it, so that nothing large is freed on a request's thread.
     retired: parking_lot::Mutex<Retired>,
+}
+
+/// How long loading bundles took.
+#[derive(Default)]
+pub(crate) struct Loads {
+    /// Of all apps.
+    pub(crate) times: parking_lot::Mutex<LoadTimes>,
+    /// Whether each bundle of each app notes it, too.
+    pub(crate) by_app: AtomicBool,
 }
 
 /// What was served once.
@@ -55,9 +70,12 @@ impl Shared {
             clock,
             budget,
             prints,
+            tracing: Tracing::default(),
             origin: Instant::now(),
             next_key: AtomicU64::new(0),
             hooks: Hooks::default(),
+            decision_times: OnceLock::new(),
+            loads: Loads::default(),
             retired: parking_lot::Mutex::default(),
         }
     }

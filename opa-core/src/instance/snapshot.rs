@@ -9,6 +9,7 @@ use super::freshness::StaleFrom;
 use super::policy_store::Compiled;
 use super::ticket::Lineage;
 use crate::Value;
+use crate::bundle::store::Sha256Digest;
 use crate::engine::{Bound, CompileError, Entrypoint, EntrypointPath, Policy};
 use crate::plugin::{Asked, BundleRevision, DecisionSink, Labels, StatusSink};
 
@@ -47,10 +48,20 @@ pub(crate) struct Snapshot {
     pub(super) policy: Arc<dyn Policy>,
     pub(super) data: Value,
     pub(super) desk: Desk,
+    pub(super) sizes: Sizes,
+    /// Tells its data from others: equal digests are the same data, held once.
+    pub(super) data_digest: Sha256Digest,
     /// Another snapshot has another one: what makes the next one fresh doesn't make this one so.
     stale_from: Arc<StaleFrom>,
     default: Entrypoint,
     prepared: ArcSwap<HashMap<EntrypointPath, Entrypoint>>,
+}
+
+/// How many bytes the files have that a snapshot was made of.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sizes {
+    pub(super) policies: u64,
+    pub(super) data: u64,
 }
 
 impl Snapshot {
@@ -74,6 +85,8 @@ impl Snapshot {
             policy,
             data: data.clone(),
             desk,
+            sizes: Sizes::default(),
+            data_digest: Sha256Digest::default(),
             prepared: ArcSwap::default(),
         };
         let asks_elsewhere = |path: &EntrypointPath| Asked::defines(&snapshot, path);
@@ -84,6 +97,15 @@ impl Snapshot {
     /// From when on it is too old, which is always without this.
     pub(super) fn stale_from(self, stale_from: Arc<StaleFrom>) -> Self {
         Self { stale_from, ..self }
+    }
+
+    /// Notes how large the files are that it was made of, and which data that is.
+    pub(super) fn sized(self, sizes: Sizes, data_digest: Sha256Digest) -> Self {
+        Self {
+            sizes,
+            data_digest,
+            ..self
+        }
     }
 
     /// Whether one of its bundles is too old.

@@ -21,6 +21,7 @@ use crate::config::{
 use crate::instance::{Configured, Instance, Profile, Ticket};
 use crate::plugin::{Attached, Labels, Plugin, Scope, ServiceMaker};
 use crate::service::{Clients, Registry, Service, ServiceClient};
+use crate::trace::TraceContext;
 use crate::{AppId, OPA_VERSION};
 
 /// How often a source from code is asked that does not wait for news.
@@ -60,6 +61,7 @@ pub(super) struct Given {
     pub(super) credentials: Registry,
     pub(super) permit_dry_run: bool,
     pub(super) require_signed: bool,
+    pub(super) trace: Option<Arc<dyn TraceContext>>,
 }
 
 struct Parts {
@@ -129,7 +131,8 @@ impl Blueprint {
         self.check_clients(&config)?;
         // A file that a service names may be there for some apps only.
         let service = |config: &ServiceConfig| {
-            Ok(self.client(config).unwrap_or_else(ServiceClient::unusable))
+            let client = self.client(&app, config);
+            Ok(client.unwrap_or_else(ServiceClient::unusable))
         };
         self.profile(&app, &config, String::new(), &service)
             .map(|_| ())
@@ -151,14 +154,18 @@ impl Blueprint {
 
     fn service(&self, config: &ServiceConfig) -> Result<Service, ConfigError> {
         let Parts { given, clients, .. } = &*self.parts;
-        Service::new(config, clients, &given.credentials).map_err(|error| {
-            let text = format!("services.{}: {error}", config.name);
-            ConfigError::new(ConfigErrorKind::Invalid, text)
-        })
+        match Service::new(config, clients, &given.credentials) {
+            Ok(service) => Ok(service.trace(given.trace.clone())),
+            Err(error) => {
+                let text = format!("services.{}: {error}", config.name);
+                Err(ConfigError::new(ConfigErrorKind::Invalid, text))
+            }
+        }
     }
 
-    fn client(&self, config: &ServiceConfig) -> Result<ServiceClient, ConfigError> {
-        self.service(config).map(ServiceClient::new)
+    fn client(&self, app: &AppId, config: &ServiceConfig) -> Result<ServiceClient, ConfigError> {
+        let service = self.service(config)?.of_app(app);
+        Ok(ServiceClient::new(service))
     }
 
     /// What `instance` is to be made, if that isn't what it was told last. What is the same of its
@@ -197,7 +204,7 @@ impl Blueprint {
         }
         let id = previous.map_or_else(|| uuid::Uuid::new_v4().to_string(), |one| one.id.clone());
         let mut profile = self.profile(instance.id(), &config, id.clone(), &|service| {
-            self.client(service)
+            self.client(instance.id(), service)
         })?;
         profile.max_staleness = max_staleness(&config);
         let lineages = tickets.iter();

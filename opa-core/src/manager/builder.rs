@@ -19,9 +19,10 @@ use crate::engine::pool::{Pool, PoolConfig, Spawn};
 use crate::engine::{
     Budget, Clock, Engine, IoDriver, Module, NoIo, PrintSink, Runner, Scheduling, SystemClock,
 };
-use crate::instance::Shared;
+use crate::instance::{Shared, Tracing};
 use crate::plugin::Plugin;
 use crate::service::Credentials;
+use crate::trace::TraceContext;
 
 /// How long an evaluation may run on the caller's thread.
 const SLICE: Duration = Duration::from_micros(100);
@@ -42,6 +43,7 @@ pub struct ManagerBuilder {
     prints: Option<Arc<dyn PrintSink>>,
     clock: Arc<dyn Clock>,
     blocking_pools: bool,
+    decision_spans: bool,
 }
 
 impl Default for ManagerBuilder {
@@ -58,6 +60,7 @@ impl Default for ManagerBuilder {
             prints: None,
             clock: Arc::new(SystemClock::new()),
             blocking_pools: false,
+            decision_spans: false,
         }
     }
 }
@@ -223,6 +226,21 @@ impl ManagerBuilder {
         self
     }
 
+    /// What knows the trace that decisions belong to, and hands it on with requests to services.
+    /// Default: nothing does; events have no `trace_id` then. See [`trace`](crate::trace).
+    pub fn trace_context(mut self, context: impl TraceContext) -> Self {
+        self.given.trace = Some(Arc::new(context));
+        self
+    }
+
+    /// Gives each decision a span of its own, `open-policy-agent`, from the question to the
+    /// decision. Default: the decision is an event on the caller's span. See
+    /// [`trace`](crate::trace).
+    pub fn decision_spans(mut self, spans: bool) -> Self {
+        self.decision_spans = spans;
+        self
+    }
+
     /// Runs evaluations on the runtime's blocking threads instead of threads of the manager's own,
     /// for tests under Tokio's paused time: it stands still while such a thread works.
     pub fn blocking_pools(mut self) -> Self {
@@ -258,11 +276,16 @@ impl ManagerBuilder {
             io: self.io,
         };
         let plugins = self.given.plugins.clone();
+        let tracing = Tracing {
+            context: self.given.trace.clone(),
+            spans: self.decision_spans,
+        };
         self.given.credentials.env = self.given.env.clone();
         self.given.credentials.clock = Arc::clone(&self.clock);
         let blueprint = Blueprint::new(self.given, template, CompilePool::new(cores));
         blueprint.validate()?;
-        let shared = Shared::new(engine, runner, self.clock, self.budget, self.prints);
+        let mut shared = Shared::new(engine, runner, self.clock, self.budget, self.prints);
+        shared.tracing = tracing;
         let instances = Arc::new(Instances {
             shared: Arc::new(shared),
             by_app: parking_lot::RwLock::default(),

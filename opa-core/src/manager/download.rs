@@ -27,6 +27,7 @@ pub(super) use registry::{Downloads, Key};
 
 use super::poll::backoff;
 use super::slots::Slots;
+use crate::FailureClass;
 use crate::bundle::ArchiveBytes;
 use crate::bundle::source::{
     Body, Content, Fetch, Source, SourceAnswer, SourceError, SourceFuture, Waiting,
@@ -242,7 +243,10 @@ impl Download {
 
     async fn question(self: Arc<Self>, request: Fetch) -> Result<Arc<Answer>, SourceError> {
         let asking = AssertUnwindSafe(self.ask_source(&request)).catch_unwind();
-        let panicked = || Err(SourceError::new("a panic ended the attempt"));
+        let panicked = || {
+            let error = SourceError::new("a panic ended the attempt");
+            Err(error.with_class(FailureClass::Panic))
+        };
         let answer = asking.await.unwrap_or_else(|_| panicked()).map(Arc::new);
         self.note(&request, &answer);
         answer

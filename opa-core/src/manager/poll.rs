@@ -10,14 +10,17 @@ use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::{Instrument, Span, field};
 
 use super::download::Member;
 use super::slots::{Room, Slots};
+use crate::FailureClass;
 use crate::bundle::persist::Place;
 use crate::bundle::source::{Body, Content, Fetch, Source, SourceAnswer, SourceError, Waiting};
 use crate::bundle::{ArchiveBytes, Limits, Update, Verification};
 use crate::config::PollingConfig;
 use crate::instance::{ActivationError, Incoming, Instance, Ticket, Unsaved, check_persistable};
+use crate::plugin::{BundleError, LoadStage};
 
 /// The shortest wait before a retry.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -197,8 +200,10 @@ impl Poll {
         let waits = matches!(room, Room::LongPoll(_));
         // Sources, their bodies and sinks are users' code: a panic of theirs, also one before the
         // first await, must not end the polling.
+        let span = self.span(&instance);
         let asking = AssertUnwindSafe(self.ask(&instance, room)).catch_unwind();
-        match asking.await.unwrap_or(Err(PollError::Panic)) {
+        let asked_for = asking.instrument(span.clone()).await;
+        match asked_for.unwrap_or(Err(PollError::Panic)) {
             Ok(()) => {
                 self.failures = 0;
                 let was_cut_off = std::mem::take(&mut self.cut_off);
@@ -226,9 +231,23 @@ impl Poll {
                 let delay = self.retry_delay(error.retry_after());
                 self.failures = self.failures.saturating_add(1);
                 self.note_failure(&instance, &error, delay);
+                error.tell(&span);
                 delay
             }
         }
+    }
+
+    fn span(&self, instance: &Instance) -> Span {
+        tracing::info_span!(
+            target: "opa::bundle",
+            parent: None,
+            "open-policy-agent.bundle",
+            opa.app = %instance.id(),
+            opa.bundle = &*self.bundle,
+            "error.type" = field::Empty,
+            otel.status_code = field::Empty,
+            otel.status_description = field::Empty,
+        )
     }
 
     async fn ask(&mut self, instance: &Arc<Instance>, room: Room) -> Result<(), PollError> {
@@ -246,7 +265,9 @@ impl Poll {
             // A server is not asked for what would be refused.
             deltas: self.place.is_none() && self.terms.verification.takes_deltas(),
         };
+        let asked = Instant::now();
         let answer = self.source.fetch(request.clone()).await;
+        instance.note_stage(&self.bundle, LoadStage::Request, asked.elapsed());
         let answer = answer.and_then(|answer| answer.to(&request));
         let SourceAnswer {
             content,
@@ -303,7 +324,9 @@ impl Poll {
         etag: Option<Arc<str>>,
     ) -> Result<(), PollError> {
         let max = self.terms.limits.total_bytes();
+        let reading = Instant::now();
         let bytes = body.read(max).await.map_err(PollError::Source)?;
+        let read = reading.elapsed();
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
             status.last_successful_request = Some(now);
@@ -321,14 +344,14 @@ impl Poll {
             is_delta,
             contacted_ms: Some(contacted_ms),
         };
-        self.take(instance, arrived, unsaved).await
+        self.take(instance, arrived, (unsaved, read)).await
     }
 
     async fn take(
         &self,
         instance: &Arc<Instance>,
         arrived: Arrived,
-        unsaved: Option<Unsaved>,
+        (unsaved, read): (Option<Unsaved>, Duration),
     ) -> Result<(), PollError> {
         let (terms, persists) = (self.terms.clone(), self.place.is_some());
         let name = Arc::clone(&self.bundle);
@@ -339,8 +362,12 @@ impl Poll {
         // this future.
         let activate = move || {
             let terms = (&terms.limits, &*terms.verification);
+            let started = Instant::now();
             let incoming = arrived.read(&activating, terms, persists)?;
+            activating.note_stage(&name, LoadStage::Load, read + started.elapsed());
+            let started = Instant::now();
             activating.take(&mut loaded, (&name, &ticket), incoming, terms)?;
+            activating.note_stage(&name, LoadStage::Compile, started.elapsed());
             // It was told while this waited that the instance has no such bundle any more.
             let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));
@@ -366,7 +393,10 @@ impl Poll {
         instance.note_bundle(&self.bundle, |status| {
             status.code = Some("bundle_error");
             status.message = Some(Arc::clone(&message));
+            status.errors = error.compile_errors();
             status.http_code = error.http_code();
+            status.class = Some(error.class());
+            status.failures.add(error.class());
         });
         let reason = format!("bundle `{}`: {message}", self.bundle);
         instance.fail(&reason, instance.now().checked_add(delay));
@@ -412,10 +442,39 @@ impl PollError {
         }
     }
 
+    fn tell(&self, span: &Span) {
+        let kind = match self {
+            Self::Source(_) => "source",
+            Self::Activation(_) => "activation",
+            Self::Panic => "panic",
+        };
+        span.record("error.type", kind);
+        span.record("otel.status_code", "ERROR");
+        span.record("otel.status_description", field::display(self));
+    }
+
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Source(error) => error.class(),
+            Self::Activation(error) => error.class(),
+            Self::Panic => FailureClass::Panic,
+        }
+    }
+
     fn http_code(&self) -> Option<u16> {
         match self {
             Self::Source(error) => error.http_code(),
             Self::Activation(_) | Self::Panic => None,
+        }
+    }
+
+    /// What the compiler found, if that is the failure.
+    fn compile_errors(&self) -> Vec<BundleError> {
+        match self {
+            Self::Activation(ActivationError::Compile(errors)) => {
+                errors.iter().map(BundleError::from).collect()
+            }
+            Self::Source(_) | Self::Activation(_) | Self::Panic => Vec::new(),
         }
     }
 }

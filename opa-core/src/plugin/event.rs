@@ -59,8 +59,9 @@ pub struct BundleRevision {
 
 /// The record of one decision, for the decision log.
 ///
-/// It shares what it holds with the decision; nothing is encoded yet.
-#[derive(Clone, Debug)]
+/// It shares what it holds with the decision; nothing is encoded yet. Its `Debug` tells neither
+/// input nor result.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Event {
     /// The app.
@@ -90,11 +91,11 @@ pub struct Event {
     pub masked: Vec<Arc<str>>,
     /// The client's address, if known.
     pub requested_by: Option<Arc<str>>,
-    /// The id of the trace that the request belongs to, in hexadecimal digits. No instance
-    /// fills it yet.
+    /// The id of the trace that the request belongs to, in hexadecimal digits, if there is a
+    /// [`TraceContext`](crate::trace::TraceContext) that knows it.
     pub trace_id: Option<Arc<str>>,
-    /// The id of the request's span, in hexadecimal digits. No instance
-    /// fills it yet.
+    /// The id of the request's span, or of the decision's own
+    /// ([`decision_spans`](crate::ManagerBuilder::decision_spans)), in hexadecimal digits.
     pub span_id: Option<Arc<str>>,
     /// The number of the question among those of its instance, from 1. OPA counts the requests of a
     /// server so.
@@ -164,13 +165,33 @@ impl Event {
     }
 }
 
-/// A header of the request, in an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("app", &self.app)
+            .field("decision_id", &self.decision_id)
+            .field("path", &self.path)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A header of the request, in an event. Its `Debug` tells the name.
+#[derive(Clone, PartialEq, Eq)]
 pub struct RequestHeader {
     /// The name, spelled as the configuration spells it.
     pub name: Arc<str>,
     /// The values, in their order.
     pub values: Vec<Arc<str>>,
+}
+
+impl fmt::Debug for RequestHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        f.debug_struct("RequestHeader")
+            .field("name", name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An error in an event, with OPA's code or the reason's name.
@@ -182,8 +203,8 @@ pub struct EventError {
     pub message: Arc<str>,
 }
 
-/// The input document of an event.
-#[derive(Clone, Debug)]
+/// The input document of an event. Its `Debug` doesn't tell the document.
+#[derive(Clone)]
 pub enum EventInput {
     /// There was none.
     None,
@@ -196,10 +217,27 @@ pub enum EventInput {
     Withheld,
 }
 
+impl fmt::Debug for EventInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Built(_) => "Built(..)",
+            Self::Deferred(_) => "Deferred(..)",
+            Self::Withheld => "Withheld",
+        })
+    }
+}
+
 /// An input document that is built off the way of the request.
 pub trait DeferredInput: Send + Sync + 'static {
     /// The whole document.
     fn build(&self) -> Value;
+
+    /// About how many bytes it holds until then, for whoever bounds what waits. Must be cheap.
+    /// Default: 4 KiB.
+    fn size_hint(&self) -> usize {
+        4096
+    }
 }
 
 impl fmt::Debug for dyn DeferredInput {

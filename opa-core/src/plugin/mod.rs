@@ -30,6 +30,7 @@
 //! ```
 
 mod event;
+mod load_times;
 mod log_policy;
 mod sink;
 mod status;
@@ -43,6 +44,7 @@ use std::time::Duration;
 pub use event::{
     BundleRevision, DeferredInput, Event, EventError, EventInput, Labels, Metrics, RequestHeader,
 };
+pub use load_times::{LoadStage, LoadTimes};
 pub(crate) use log_policy::Asked;
 pub use log_policy::{LogAnswer, LogPolicy, LogPolicyFuture};
 pub use sink::{Admission, AdmissionFuture, DecisionSink, StatusSink};

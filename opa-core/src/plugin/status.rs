@@ -2,8 +2,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Labels;
-use crate::AppId;
+use super::{Labels, LoadTimes};
+use crate::engine::{CompileError, Location};
+use crate::{AppId, FailureClass, FailureCounts};
 
 /// Where an instance is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,17 +102,27 @@ pub struct BundleStatus {
     pub stale: bool,
     /// The size of the active bundle as downloaded, in bytes.
     pub size: Option<u64>,
+    /// How often a revision of it was activated.
+    pub loads: u64,
+    /// How often that failed, by what failed: asking for it, reading it, making a policy of it, or
+    /// [writing it to disk](Self::not_persisted), after which it is active all the same.
+    pub failures: FailureCounts,
     /// OPA's code of the last failure, `bundle_error`; cleared by the next success.
     pub code: Option<&'static str>,
     /// The last failure in words.
     pub message: Option<Arc<str>>,
-    /// What the compiler found, if that was the failure. Empty yet, even then: `message` has it.
+    /// What sort of failure the last one was; cleared by the next success.
+    pub class: Option<FailureClass>,
+    /// What the compiler found, if that was the failure.
     pub errors: Vec<BundleError>,
     /// The server's answer, if that was the failure.
     pub http_code: Option<u16>,
     /// Why the active bundle is not on disk, if it should be: the next start may find an older
     /// one or none. It is tried again with each answer of the server.
     pub not_persisted: Option<Arc<str>>,
+    /// How long the stages of loading it took, if that is
+    /// [recorded by app](crate::Manager::record_loads_by_app).
+    pub load_times: Option<Box<LoadTimes>>,
 }
 
 /// An error of the compiler, as OPA's status API tells it.
@@ -125,10 +136,22 @@ pub struct BundleError {
     pub location: Option<(Arc<str>, u32, u32)>,
 }
 
+impl From<&CompileError> for BundleError {
+    fn from(error: &CompileError) -> Self {
+        let place = |it: &Location| (Arc::clone(&it.file), it.row, it.column);
+        Self {
+            code: error.code().into(),
+            message: error.message().into(),
+            location: error.location().map(place),
+        }
+    }
+}
+
 impl BundleStatus {
     /// A success follows the failure.
     pub(crate) fn clear_error(&mut self) {
         (self.code, self.message, self.http_code) = (None, None, None);
+        self.class = None;
         self.errors.clear();
     }
 }

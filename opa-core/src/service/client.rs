@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{Service, ServiceError, retry_after, target};
 use crate::config::ConfigError;
@@ -24,7 +24,7 @@ enum Inner {
     Unusable(ServiceError),
 }
 
-/// What a service answered to a post.
+/// What a service answered to a body that was sent.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Posted {
@@ -104,8 +104,31 @@ impl ServiceClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Posted, PostError> {
+        self.send(Method::POST, path, headers, body).await
+    }
+
+    /// Puts `body` at `path` below the service's URL; otherwise as [`post`](Self::post).
+    ///
+    /// # Errors
+    /// As [`post`](Self::post).
+    pub async fn put(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Posted, PostError> {
+        self.send(Method::PUT, path, headers, body).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Posted, PostError> {
         match &*self.0 {
-            Inner::Service(service) => service.post(path, headers, body).await,
+            Inner::Service(service) => service.send_body(method, path, headers, body).await,
             Inner::Unusable(error) => Err(error.clone()),
         }
         .map_err(PostError)
@@ -123,8 +146,9 @@ impl fmt::Debug for ServiceClient {
 }
 
 impl Service {
-    async fn post(
+    async fn send_body(
         &self,
+        method: Method,
         path: &str,
         headers: HeaderMap,
         body: Bytes,
@@ -134,7 +158,8 @@ impl Service {
         let mut is_own = true;
         for _ in 0..=target::MAX_REDIRECTS {
             is_own &= target::is_same_server(&service, &url);
-            let request = http::Request::post(url.as_str());
+            let request = http::Request::builder();
+            let request = request.method(method.clone()).uri(url.as_str());
             let request = self
                 .request(request, headers.clone(), body.clone(), is_own)
                 .await?;

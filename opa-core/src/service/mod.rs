@@ -13,6 +13,7 @@
 //!
 //! A program's own way to prove who it is implements [`Credentials`].
 
+mod class;
 mod client;
 mod client_tls;
 mod clients;
@@ -25,6 +26,7 @@ mod retry_after;
 mod sigv4;
 mod target;
 mod tls;
+mod traced;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -35,7 +37,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Instrument;
 
+pub(crate) use class::of as class_of;
 pub use client::{PostError, Posted, ServiceClient};
 pub(crate) use clients::Clients;
 pub(crate) use credentials::Registry;
@@ -45,8 +49,9 @@ use lanes::Peer;
 pub(crate) use remote::Proof;
 pub(crate) use retry_after::retry_after;
 
-use crate::OPA_VERSION;
 use crate::config::ServiceConfig;
+use crate::trace::{TraceContext, safe_url};
+use crate::{AppId, FailureClass, OPA_VERSION};
 
 /// How long credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +67,9 @@ pub(crate) struct Service {
     header_timeout: Option<Duration>,
     credentials: Arc<dyn Credentials>,
     peer: Arc<Peer>,
+    trace: Option<Arc<dyn TraceContext>>,
+    /// Whose requests they are, if one app's alone.
+    app: Option<AppId>,
 }
 
 impl Service {
@@ -80,7 +88,20 @@ impl Service {
             header_timeout: config.response_header_timeout,
             credentials: credentials::from_config(&config.credentials, registry)?,
             peer: clients.peer(config)?,
+            trace: None,
+            app: None,
         })
+    }
+
+    /// Its requests tell of the current trace as `trace` does.
+    pub(crate) fn trace(self, trace: Option<Arc<dyn TraceContext>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Its requests are those of `app` alone.
+    pub(crate) fn of_app(self, app: &AppId) -> Self {
+        let app = Some(app.clone());
+        Self { app, ..self }
     }
 
     /// The URL of the configuration.
@@ -150,7 +171,8 @@ impl Service {
             parts.extensions.remove::<Body>();
         }
         let request = http::Request::from_parts(parts, body);
-        reqwest::Request::try_from(request).map_err(ServiceError::new)
+        let request = reqwest::Request::try_from(request);
+        request.map_err(|error| ServiceError::new(error.without_url()))
     }
 
     /// As [`send`](Self::send), for what does not wait for news.
@@ -183,6 +205,19 @@ impl Service {
     async fn send_with(
         &self,
         connection: &Connection,
+        mut request: reqwest::Request,
+        pending: Duration,
+    ) -> Result<Option<reqwest::Response>, ServiceError> {
+        let span = self.traced(&mut request);
+        let exchange = self.exchange(connection, request, pending);
+        let ended = exchange.instrument(span.clone()).await;
+        traced::record(&span, &ended);
+        ended
+    }
+
+    async fn exchange(
+        &self,
+        connection: &Connection,
         request: reqwest::Request,
         pending: Duration,
     ) -> Result<Option<reqwest::Response>, ServiceError> {
@@ -193,7 +228,8 @@ impl Service {
                 Ok(response) => response,
                 Err(_) => {
                     connection.failed(None);
-                    return Err(ServiceError::text("timeout awaiting response headers"));
+                    return Err(ServiceError::text("timeout awaiting response headers")
+                        .of(FailureClass::Timeout));
                 }
             },
         };
@@ -207,10 +243,14 @@ impl Service {
                 connection.failed(Some(&error));
                 let host = error.url().and_then(host_and_port);
                 let error = ServiceError::new(error.without_url());
-                Err(ServiceError(match host {
+                let text = match host {
                     Some(host) => format!("`{host}`: {error}"),
-                    None => error.to_string(),
-                }))
+                    None => error.text,
+                };
+                Err(ServiceError {
+                    text,
+                    class: error.class,
+                })
             }
         }
     }
@@ -222,8 +262,9 @@ impl Service {
         let authorizing = AssertUnwindSafe(authorizing).catch_unwind();
         match tokio::time::timeout(CREDENTIALS_TIMEOUT, authorizing).await {
             Ok(Ok(authorized)) => authorized.map_err(ServiceError::new),
-            Ok(Err(_)) => Err(ServiceError::text("credentials: a panic ended the attempt")),
-            Err(_) => Err(ServiceError::text("credentials: timeout")),
+            Ok(Err(_)) => Err(ServiceError::text("credentials: a panic ended the attempt")
+                .of(FailureClass::Credentials)),
+            Err(_) => Err(ServiceError::text("credentials: timeout").of(FailureClass::Credentials)),
         }
     }
 }
@@ -240,7 +281,7 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("name", &self.name)
-            .field("url", &self.url)
+            .field("url", &safe_url(&self.url))
             .finish()
     }
 }
@@ -272,11 +313,15 @@ fn user_agent() -> HeaderValue {
 
 /// Why a service did not answer. The text names a host, but no URL: those can carry secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServiceError(String);
+pub(crate) struct ServiceError {
+    text: String,
+    class: FailureClass,
+}
 
 impl ServiceError {
     /// The error with all of its causes.
-    fn new(error: impl std::error::Error) -> Self {
+    fn new(error: impl std::error::Error + 'static) -> Self {
+        let class = class::of(&error);
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -286,17 +331,30 @@ impl ServiceError {
             }
             cause = error.source();
         }
-        Self(text)
+        Self { text, class }
     }
 
+    /// An error of what the configuration says, unless it is [of another](Self::of) class.
     fn text(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self {
+            text: text.into(),
+            class: FailureClass::Config,
+        }
+    }
+
+    fn of(self, class: FailureClass) -> Self {
+        Self { class, ..self }
+    }
+
+    /// What sort of failure it is.
+    pub(crate) fn class(&self) -> FailureClass {
+        self.class
     }
 }
 
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

@@ -76,7 +76,8 @@ impl Service {
             self.authorize(&mut parts).await?;
         }
         let request = http::Request::from_parts(parts, Vec::new());
-        reqwest::Request::try_from(request).map_err(ServiceError::new)
+        let request = reqwest::Request::try_from(request);
+        request.map_err(|error| ServiceError::new(error.without_url()))
     }
 
     fn is_origin_of(&self, url: &Url) -> bool {

@@ -93,6 +93,7 @@ pub(super) fn redirect(response: &reqwest::Response) -> Result<Option<Url>, Serv
 /// More redirects than are followed, in Go's words.
 pub(super) fn too_many() -> ServiceError {
     ServiceError::text(format!("stopped after {MAX_REDIRECTS} redirects"))
+        .of(crate::FailureClass::Network)
 }
 
 /// Whether two URLs lead to the same server in the same way.

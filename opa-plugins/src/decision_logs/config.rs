@@ -1,10 +1,17 @@
 //! The `decision_logs` section, read as OPA reads it.
 
+mod batching;
+mod durability;
+mod outputs;
 mod reporting;
 
 use opa_core::config::{ConfigError, Field, Reader, Section, Warning};
 use opa_core::engine::EntrypointPath;
 
+pub use batching::Batching;
+pub use durability::{Audit, WhenFull};
+pub use outputs::OutputConfig;
+pub(super) use outputs::{CONSOLE, SERVICE};
 pub use reporting::{BufferConfig, ReportingConfig, Trigger};
 
 /// The `decision_logs` section. The defaults are OPA's.
@@ -14,7 +21,7 @@ pub struct DecisionLogsConfig {
     /// `plugin`: the plugin that events are handed to.
     pub plugin: Option<String>,
     /// `service`: the service that events are uploaded to. Without one in the configuration it is
-    /// the first one, unless there is a plugin or the console.
+    /// the first one, unless there is a plugin, the console or another output.
     pub service: Option<String>,
     /// `resource`: the path below the service's URL; `/logs` by default, `/logs/<name>` with the
     /// deprecated `partition_name`, which wins.
@@ -32,6 +39,12 @@ pub struct DecisionLogsConfig {
     pub nd_builtin_cache: bool,
     /// `reporting`: how events are buffered and uploaded.
     pub reporting: ReportingConfig,
+    /// `when_full`: what happens when events have no room.
+    pub when_full: WhenFull,
+    /// `audit`: whether events are numbered.
+    pub audit: Audit,
+    /// `outputs`: further outputs, each with policies on logs of its own. OPA has no such key.
+    pub outputs: Vec<OutputConfig>,
 }
 
 impl DecisionLogsConfig {
@@ -65,12 +78,7 @@ impl DecisionLogsConfig {
         let console = reader.bool("console")?.unwrap_or_default();
         let plugin = read_plugin(&mut reader, plugins)?;
         let service = read_service(&mut reader, services)?;
-        let service = match service {
-            None if plugin.is_none() && !console => services.first().map(|it| (*it).to_owned()),
-            service => service,
-        };
-        let usable = console || plugin.is_some() || service.is_some();
-        let config = Self {
+        let mut config = Self {
             plugin,
             service,
             resource: read_resource(&mut reader)?,
@@ -83,8 +91,17 @@ impl DecisionLogsConfig {
                 Some(reporting) => ReportingConfig::read(reporting, warnings)?,
                 None => ReportingConfig::default(),
             },
+            when_full: WhenFull::read(&mut reader)?,
+            audit: Audit::read(&mut reader)?,
+            outputs: Vec::new(),
         };
+        config.outputs = OutputConfig::read_all(&mut reader, &config, warnings)?;
         warnings.extend(reader.finish()?);
+        let has_another = config.console || config.plugin.is_some() || !config.outputs.is_empty();
+        if config.service.is_none() && !has_another {
+            config.service = services.first().map(|it| (*it).to_owned());
+        }
+        let usable = has_another || config.service.is_some();
         Ok(usable.then_some(config))
     }
 
@@ -180,7 +197,7 @@ fn is_scheme(text: &str) -> bool {
 fn read_decision(
     reader: &mut Reader<'_>,
     key: &'static str,
-    default: &'static str,
+    default: &str,
 ) -> Result<EntrypointPath, ConfigError> {
     let field = reader.field(key);
     let path = field.as_ref().map_or(Ok(default), Field::as_str)?;

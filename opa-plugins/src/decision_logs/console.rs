@@ -17,16 +17,41 @@ const QUEUE: usize = 8_192;
 /// How many events are written at a time.
 const BATCH: usize = 256;
 
-/// Writes events as lines, on a thread of its own that is started with the first event.
-pub(super) struct Console {
-    writer: Mutex<Option<Box<dyn Write + Send>>>,
-    thread: OnceLock<SyncSender<Message>>,
-    counters: Arc<Counters>,
-    warned: AtomicBool,
+/// The console of decision logs.
+pub(super) type Console = LineWriter<Event>;
+
+/// What makes a line of a console.
+pub(crate) trait Line: Send + 'static {
+    /// What the lines are, in the program's own log.
+    const LOG: &'static str;
+    /// The name of the writer's thread.
+    const THREAD: &'static str;
+
+    /// Appends the line, if it can be written. `redacted` it tells no secret headers.
+    fn write(&self, redacted: bool, out: &mut Vec<u8>) -> bool;
 }
 
-enum Message {
-    Event(Box<Event>),
+impl Line for Event {
+    const LOG: &'static str = "decision log";
+    const THREAD: &'static str = "opa-decision-log";
+
+    fn write(&self, redacted: bool, out: &mut Vec<u8>) -> bool {
+        encode::console_line(self, SystemTime::now(), redacted, out)
+    }
+}
+
+/// Writes lines, on a thread of its own that is started with the first one.
+pub(crate) struct LineWriter<T> {
+    writer: Mutex<Option<Box<dyn Write + Send>>>,
+    thread: OnceLock<SyncSender<Message<T>>>,
+    counters: Arc<Counters>,
+    warned: AtomicBool,
+    /// Headers that are secret are not told.
+    redacts: Arc<AtomicBool>,
+}
+
+enum Message<T> {
+    Event(Box<T>),
     /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -57,18 +82,28 @@ pub struct Counts {
     pub encode_failed: u64,
 }
 
-impl Console {
-    pub(super) fn new(writer: Box<dyn Write + Send>) -> Self {
+impl<T: Line> LineWriter<T> {
+    pub(crate) fn new(writer: Box<dyn Write + Send>) -> Self {
         Self {
             writer: Mutex::new(Some(writer)),
             thread: OnceLock::new(),
             counters: Arc::default(),
             warned: AtomicBool::new(false),
+            redacts: Arc::new(AtomicBool::new(true)),
         }
     }
 
+    /// Whether headers that are secret are not told.
+    pub(super) fn redacts(&self) -> bool {
+        self.redacts.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_redacts(&self, redacts: bool) {
+        self.redacts.store(redacts, Ordering::Relaxed);
+    }
+
     /// Whether the event is taken.
-    pub(super) fn record(&self, event: Event) -> bool {
+    pub(crate) fn record(&self, event: T) -> bool {
         self.counters.recorded.fetch_add(1, Ordering::Relaxed);
         let message = Message::Event(Box::new(event));
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
@@ -76,7 +111,7 @@ impl Console {
         {
             self.counters.queue_full.fetch_add(1, Ordering::Relaxed);
             if !self.warned.swap(true, Ordering::Relaxed) {
-                tracing::warn!("decision log: the console is too slow, events are dropped");
+                tracing::warn!("{}: the console is too slow, events are dropped", T::LOG);
             }
             return false;
         }
@@ -84,7 +119,7 @@ impl Console {
     }
 
     /// Waits until all that was recorded before is written.
-    pub(super) async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         if self.thread.get().is_none() {
             return;
         }
@@ -100,7 +135,7 @@ impl Console {
         let counts = self.counts();
         let lost = counts.queue_full + counts.write_failed + counts.encode_failed;
         if lost > 0 {
-            tracing::error!(lost, ?counts, "decision log: not all events were written");
+            tracing::error!(lost, ?counts, "{}: not all events were written", T::LOG);
         }
     }
 
@@ -115,16 +150,18 @@ impl Console {
         }
     }
 
-    fn sender(&self) -> &SyncSender<Message> {
+    fn sender(&self) -> &SyncSender<Message<T>> {
         self.thread.get_or_init(|| {
             let (sender, receiver) = sync_channel(QUEUE);
             let counters = Arc::clone(&self.counters);
+            let redacts = Arc::clone(&self.redacts);
             if let Some(writer) = self.writer.lock().take() {
-                let thread = std::thread::Builder::new().name("opa-decision-log".into());
-                let started = thread.spawn(move || write_all(&receiver, writer, &counters));
+                let thread = std::thread::Builder::new().name(T::THREAD.into());
+                let started =
+                    thread.spawn(move || write_all(&receiver, writer, &counters, &redacts));
                 if let Err(error) = started {
                     // The receiver is gone: every event is counted as dropped.
-                    tracing::error!(%error, "decision log: no thread could be started");
+                    tracing::error!(%error, "{}: no thread could be started", T::LOG);
                 }
             }
             sender
@@ -132,7 +169,12 @@ impl Console {
     }
 }
 
-fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, counters: &Counters) {
+fn write_all<T: Line>(
+    queue: &Receiver<Message<T>>,
+    mut writer: Box<dyn Write + Send>,
+    counters: &Counters,
+    redacts: &AtomicBool,
+) {
     let mut lines = Vec::new();
     while let Ok(first) = queue.recv() {
         let mut events = 0;
@@ -141,7 +183,7 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         while let Some(message) = next {
             match message {
                 Message::Event(event) => {
-                    if encode(&event, &mut lines) {
+                    if encode(&*event, redacts.load(Ordering::Relaxed), &mut lines) {
                         events += 1;
                     } else {
                         counters.encode_failed.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +205,7 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
         let counter = match written {
             Ok(()) => &counters.written,
             Err(error) => {
-                tracing::error!(%error, events, "decision log: events could not be written");
+                tracing::error!(%error, events, "{}: events could not be written", T::LOG);
                 &counters.write_failed
             }
         };
@@ -176,13 +218,13 @@ fn write_all(queue: &Receiver<Message>, mut writer: Box<dyn Write + Send>, count
 }
 
 /// Adds the event's line. A panic leaves `lines` as it was.
-fn encode(event: &Event, lines: &mut Vec<u8>) -> bool {
+fn encode<T: Line>(event: &T, redacted: bool, lines: &mut Vec<u8>) -> bool {
     let start = lines.len();
-    let line = || encode::console_line(event, SystemTime::now(), lines);
+    let line = || event.write(redacted, lines);
     let encoded = catch_unwind(AssertUnwindSafe(line)).unwrap_or_default();
     if !encoded {
         lines.truncate(start);
-        tracing::error!("decision log: an event could not be encoded");
+        tracing::error!("{}: an event could not be encoded", T::LOG);
     }
     encoded
 }
@@ -359,12 +401,8 @@ mod tests {
         for (section, path) in [
             ("{console: true, service: s}", "decision_logs.service"),
             (
-                "{console: true, nd_builtin_cache: true}",
-                "decision_logs.nd_builtin_cache",
-            ),
-            (
-                "{console: true, reporting: {trigger: manual}}",
-                "decision_logs.reporting.trigger",
+                "{console: true, outputs: [{type: kafka}]}",
+                "decision_logs.outputs.0",
             ),
             ("{}", "decision_logs"),
             ("{console: 1}", "decision_logs.console"),
@@ -467,7 +505,7 @@ mod tests {
         manager.shutdown(Duration::from_secs(10)).await;
         let counts = counts();
         assert_eq!(counts.written + counts.queue_full, counts.recorded);
-        let (_, of_app) = app_counts()[0].clone();
+        let (_, _, of_app) = app_counts()[0].clone();
         assert_eq!(of_app.decided, decisions);
         assert_eq!(of_app.delivered, counts.written);
         assert_eq!(of_app.delivered + of_app.queue_full, decisions);

@@ -1,13 +1,15 @@
 //! The event's JSON, as OPA writes it.
 
 mod members;
+mod redact;
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use opa_core::Value;
 use opa_core::plugin::Event;
 
+use crate::json::whole_seconds;
 use members::{Members, input};
 
 /// The event as the input document of the policies on logs (`mask_decision`, `drop_decision`).
@@ -111,13 +113,18 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) -> Option<Written> {
     })
 }
 
-/// Appends the event as OPA writes it to its console: members by name, an error as its text.
-/// Whether it is small enough; else nothing is appended.
+/// Appends the event as OPA writes it to its console: members by name, an error as its text, and
+/// headers that are secret `redacted`. Whether it is small enough; else nothing is appended.
 #[must_use]
-pub(super) fn console_line(event: &Event, now: SystemTime, out: &mut Vec<u8>) -> bool {
+pub(super) fn console_line(
+    event: &Event,
+    now: SystemTime,
+    redacted: bool,
+    out: &mut Vec<u8>,
+) -> bool {
     let start = out.len();
     out.push(b'{');
-    let mut members = Members::new(event, out);
+    let mut members = Members::new(event, out).redacted(redacted);
     members.bundles();
     members.custom();
     members.decision_id();
@@ -153,20 +160,13 @@ fn member(name: &str, value: impl Into<Value>) -> (Value, Value) {
     (Value::from(name), value.into())
 }
 
-/// The console's own time has no fraction.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
-        Err(_) => time,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::json as text;
     use opa_core::plugin::{BundleRevision, EventError, EventInput, Labels, RequestHeader};
     use opa_core::{AppId, Reason};
+    use std::time::Duration;
 
     fn json(text: &str) -> Value {
         Value::from_json(text.as_bytes()).unwrap()
@@ -259,7 +259,12 @@ mod tests {
         event.result = Some(endless(Value::from(1)));
         let mut out = b"before".to_vec();
         assert_eq!(write_event(&event, &mut out), None);
-        assert!(!console_line(&event, SystemTime::UNIX_EPOCH, &mut out));
+        assert!(!console_line(
+            &event,
+            SystemTime::UNIX_EPOCH,
+            true,
+            &mut out
+        ));
         assert_eq!(out, b"before");
     }
 
@@ -293,6 +298,7 @@ mod tests {
         let written = console_line(
             &full(),
             SystemTime::UNIX_EPOCH + Duration::from_millis(2_900),
+            true,
             &mut out,
         );
         assert!(written);

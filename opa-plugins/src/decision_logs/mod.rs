@@ -5,6 +5,8 @@
 //! `partition_name`, `reporting`); `console: true` writes one JSON line for each decision. What
 //! differs from OPA:
 //!
+//! - The console [hides](DecisionLogs::redact_console) the values of `Authorization`, `Cookie` and
+//!   other headers that are secret.
 //! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made the
 //!   decision. Where one fails, is stopped by its budget (a second, else that of decisions) or has
 //!   a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text of
@@ -13,17 +15,51 @@
 //!   that waits. After an upload that failed it is tried again sooner, exponentially from 100 ms to
 //!   `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks keep their
 //!   order.
-//! - An upload may take a minute. To one service at most 16 apps upload at a time.
+//! - An upload may take a minute. To one service at most 16 apps upload at a time, half of them after
+//!   a failure; and at most 512 in all, of which services that hang leave some to the others.
 //! - All apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
 //!   and each app 8,192 that wait to be encoded (its share of 65,536, if there are that many).
 //! - When an app goes, its events are uploaded at once, and given up after ten minutes; when the
 //!   manager shuts down, all that is left is, until its deadline.
 //!
-//! Every event is accounted for, by app: [`AppCounts`]. The console counts for itself
-//! ([`Counts`]): beside a service, what it loses is lost to it alone.
+//! Every event is accounted for, by app and output: [`AppCounts`]. What an output loses is lost to it
+//! alone. The console also counts what became of the events that it took ([`Counts`]).
 //!
-//! `plugin`, `nd_builtin_cache` and `reporting.trigger: manual` are configuration errors in this
-//! version. Events wait in memory only.
+//! An app's log can have several outputs at once, each with policies on logs, a buffer and a pace
+//! of its own: `decision_logs.plugin`, and, which OPA doesn't have, `outputs`. What they are is the
+//! matter of the [types](output) that were [registered](DecisionLogs::output_type).
+//!
+//! ```yaml
+//! decision_logs:
+//!   service: control
+//!   outputs:
+//!     - type: file                    # a registered type; it reads what isn't read here
+//!       name: everything              # in counters; default: the type
+//!       mask_decision: audit/mask     # default: those of the section
+//!       drop_decision: audit/drop
+//!       batching: {at_count: 500, at_bytes: 1048576, at_period: 1s}
+//!       buffer_size_limit_bytes: 10485760
+//! ```
+//!
+//! Events wait in memory only. Where an app's events have no room, in the queue before they are
+//! encoded or in an output's buffer, `when_full` says what happens (OPA has no such key):
+//! `drop_oldest` (the default), `drop_newest`, `sample` (from half full on, one of ten events that
+//! come is kept, and the oldest give way when that is too much), or `hold`: decisions wait for room
+//! up to `hold_deadline_ms` (1000) and are refused without. What decisions were held for is not
+//! given up for other apps: such a lane gets its share of the bytes and no more.
+//! The queue is bounded by events and by about the bytes that they hold: 8,192 and 32 MiB for an
+//! app, 65,536 and 128 MiB in all.
+//!
+//! With `audit: true` (OPA has no such key) each event has `custom.audit.sequence`, from 1 for each
+//! instance (`labels.id` and app) and without a gap in the order of decisions: a gap at a receiver
+//! is an event that was lost, or dropped by the drop policy, which the counters tell apart. With
+//! `audit: required` no decision is made when the pipeline takes no more events: because the
+//! program shuts it down, or the Tokio runtime has ended in which the first instance was made, and
+//! where all work on logs is done.
+//!
+//! A mask that is undefined shows the event whole, as in OPA; that includes a mask whose rules
+//! failed with an error of a built-in (such as a division by zero) outside of strict mode, since
+//! the engine answers undefined for both.
 //!
 //! The parts are here for sinks of a program's own, too: the event as OPA uploads it
 //! ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),
@@ -56,7 +92,7 @@
 
 pub mod chunk;
 mod config;
-mod console;
+pub(crate) mod console;
 #[cfg(test)]
 mod cost;
 mod drop;
@@ -65,6 +101,7 @@ mod limiter;
 mod lines;
 pub mod mask;
 pub mod output;
+pub mod outputs;
 mod pipeline;
 #[cfg(all(feature = "spool", unix))]
 pub mod spool;
@@ -79,18 +116,23 @@ use opa_core::config::{Config, ConfigError, Section};
 use opa_core::plugin::{Attached, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
-pub use config::{BufferConfig, DecisionLogsConfig, ReportingConfig, Trigger};
+use crate::status::DecisionLogsStatus;
+
+pub use config::{
+    Audit, Batching, BufferConfig, DecisionLogsConfig, OutputConfig, ReportingConfig, Trigger,
+    WhenFull,
+};
+use config::{CONSOLE, SERVICE};
 use console::Console;
 pub use console::Counts;
 pub use drop::is_dropped;
 pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
 pub use limiter::RateLimiter;
 pub use lines::Lines;
-pub use pipeline::AppCounts;
-use pipeline::Pipeline;
-
-/// The keys that OPA knows and this version does not act on.
-const UNSUPPORTED: [&str; 2] = ["plugin", "nd_builtin_cache"];
+use output::OutputType;
+use outputs::{OutputTypes, Policies};
+pub use pipeline::{AppCounts, UploadError, UploadTrigger};
+use pipeline::{Pipeline, Route, Terms, Transport};
 
 /// The plugin for the `decision_logs` section. See the [module docs](self).
 #[must_use]
@@ -99,6 +141,7 @@ pub fn decision_logs() -> DecisionLogs {
     DecisionLogs {
         pipeline: Pipeline::new(Arc::clone(&console)),
         console,
+        types: OutputTypes::default(),
         warned: Mutex::default(),
     }
 }
@@ -107,6 +150,7 @@ pub fn decision_logs() -> DecisionLogs {
 pub struct DecisionLogs {
     console: Arc<Console>,
     pipeline: Pipeline,
+    types: OutputTypes,
     /// What was warned about: the same configuration is read for every app.
     warned: Mutex<HashSet<String>>,
 }
@@ -115,8 +159,29 @@ impl DecisionLogs {
     /// Writes the console's lines to `writer`. Default: standard error, as OPA.
     #[must_use]
     pub fn console_to(mut self, writer: impl Write + Send + 'static) -> Self {
+        let redacts = self.console.redacts();
         self.console = Arc::new(Console::new(Box::new(writer)));
+        self.console.set_redacts(redacts);
         self.pipeline.set_console(Arc::clone(&self.console));
+        self
+    }
+
+    /// Whether the console hides headers that are secret, unlike OPA's: `Authorization`, `Cookie`,
+    /// `Proxy-Authorization` and `Set-Cookie`, in `request_context` and wherever a member of that
+    /// name in input, result or `nd_builtin_cache` has a text, a number, a list or a set; it is
+    /// `REDACTED` then. What is uploaded is as OPA's and hides what the masks hide. Default: true.
+    #[must_use]
+    pub fn redact_console(self, redact: bool) -> Self {
+        self.console.set_redacts(redact);
+        self
+    }
+
+    /// Registers a type of outputs under `name`: `decision_logs.plugin: <name>` sends events to the
+    /// output that it opens for `plugins.<name>`, and an item of `decision_logs.outputs` with
+    /// `type: <name>` to the one that it opens for this item. See [`output`].
+    #[must_use]
+    pub fn output_type(mut self, name: impl Into<String>, output_type: impl OutputType) -> Self {
+        self.types.add(&name.into(), Arc::new(output_type));
         self
     }
 
@@ -135,13 +200,36 @@ impl DecisionLogs {
         move || console.counts()
     }
 
-    /// A reader of what became of the events of each app that had some, sorted by app. Apps that are
-    /// gone and have nothing left may be missing.
+    /// What starts uploads, for programs that say when (`reporting.trigger: manual`), or that want
+    /// one now.
+    pub fn trigger(&self) -> UploadTrigger {
+        self.pipeline.trigger()
+    }
+
+    /// A reader of what became of an app's last upload, as OPA's status shows it: that of the
+    /// service, or, without one, of the first of its outputs by name. `None` before the first
+    /// attempt. See [`on_upload`](Self::on_upload).
+    pub fn upload_status(
+        &self,
+    ) -> impl Fn(&AppId) -> Option<DecisionLogsStatus> + Send + Sync + use<> + 'static {
+        let shared = self.pipeline.shared();
+        move |app| shared.upload_status(app)
+    }
+
+    /// Calls `told` whenever attempts to deliver some of an app's events have ended. It must not
+    /// block.
+    pub fn on_upload(&self, told: impl Fn(&AppId) + Send + Sync + 'static) {
+        self.pipeline.shared().listen(Arc::new(told));
+    }
+
+    /// A reader of what became of the events of each app that had some at each of its outputs,
+    /// sorted by app and the output's name. OPA's own upload is called `service`, and its console
+    /// `console`. Apps that are gone and have nothing left may be missing.
     pub fn app_counts(
         &self,
-    ) -> impl Fn() -> Vec<(AppId, AppCounts)> + Send + Sync + use<> + 'static {
+    ) -> impl Fn() -> Vec<(AppId, Arc<str>, AppCounts)> + Send + Sync + use<> + 'static {
         let shared = self.pipeline.shared();
-        move || Pipeline::counts(&shared)
+        move || shared.counts()
     }
 
     fn read(&self, section: &Section, config: &Config) -> Result<DecisionLogsConfig, ConfigError> {
@@ -149,18 +237,9 @@ impl DecisionLogs {
         let plugins: Vec<_> = config.plugins.keys().map(String::as_str).collect();
         let mut warnings = Vec::new();
         let read = DecisionLogsConfig::read(section, &services, &plugins, &mut warnings)?;
-        let mut reader = section.reader()?;
-        for key in UNSUPPORTED {
-            reader.unsupported(key)?;
-        }
         let Some(read) = read else {
-            return Err(reader.error("there is no service and no console that events could go to"));
+            return Err(section.error("there is no service and no console that events could go to"));
         };
-        if read.reporting.trigger == Trigger::Manual
-            && let Some(mut reporting) = reader.object("reporting")?
-        {
-            reporting.unsupported("trigger")?;
-        }
         for warning in warnings {
             let warning = warning.to_string();
             if self.warned.lock().insert(warning.clone()) {
@@ -171,32 +250,85 @@ impl DecisionLogs {
     }
 }
 
+impl DecisionLogs {
+    /// Where an app's events go.
+    fn routes(
+        &self,
+        section: &Section,
+        config: &DecisionLogsConfig,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Route>, ConfigError> {
+        let own = |name: &str, transport| Route {
+            name: name.into(),
+            policies: Policies::of(config),
+            transport,
+        };
+        let mut routes = Vec::new();
+        if let Some(service) = &config.service {
+            let client = scope.service(service)?;
+            let checked = client.check_path(&config.resource);
+            checked.map_err(|error| section.error(format!("resource: {error}")))?;
+            let transport = Transport::Service {
+                client,
+                resource: config.resource.clone(),
+                reporting: config.reporting.clone(),
+            };
+            routes.push(own(SERVICE, transport));
+        }
+        if config.console {
+            routes.push(own(CONSOLE, Transport::Console));
+        }
+        for output in outputs::outputs(section, config, scope, &self.types)? {
+            routes.push(Route {
+                name: output.name,
+                policies: output.policies,
+                transport: Transport::Output {
+                    output: output.output,
+                    batching: output.batching,
+                    buffer_bytes: output.buffer_bytes,
+                    labels: scope.labels.clone(),
+                },
+            });
+        }
+        Ok(routes)
+    }
+}
+
 impl Plugin for DecisionLogs {
     fn name(&self) -> &str {
         "decision_logs"
     }
 
+    fn claims(&self, section: &str) -> bool {
+        self.types.claims(section)
+    }
+
     fn attach(&self, scope: &Scope<'_>) -> Result<Attached, ConfigError> {
         let Some(section) = &scope.config.decision_logs else {
+            self.types.check_named(scope.config, None)?;
             return Ok(Attached::default());
         };
         let config = self.read(section, scope.config)?;
-        let client = config.service.as_deref();
-        let client = client.map(|name| scope.service(name)).transpose()?;
-        if let Some(client) = &client {
-            let checked = client.check_path(&config.resource);
-            checked.map_err(|error| section.error(format!("resource: {error}")))?;
+        let routes = self.routes(section, &config, scope)?;
+        let mut attached = Attached::default();
+        for Policies {
+            drop_decision,
+            mask_decision,
+        } in routes.iter().map(|route| &route.policies)
+        {
+            attached = attached
+                .log_policy(drop_decision.clone())
+                .log_policy(mask_decision.clone());
         }
-        let attached = Attached::default()
-            .log_policy(config.drop_decision.clone())
-            .log_policy(config.mask_decision.clone())
-            .request_headers(
-                config
-                    .request_headers
-                    .iter()
-                    .map(|name| name.as_str().into()),
-            );
-        let sink = self.pipeline.sink(scope.app, config, client);
+        let headers = config.request_headers.iter();
+        let attached = attached.request_headers(headers.map(|name| name.as_str().into()));
+        let terms = Terms {
+            when_full: config.when_full,
+            audit: config.audit,
+            nd_builtin_cache: config.nd_builtin_cache,
+            instance: scope.labels.get("id").unwrap_or_default().to_owned(),
+        };
+        let sink = self.pipeline.sink(scope.app, routes, terms);
         let sink = sink.ok_or_else(|| section.error("decision logs need a Tokio runtime"))?;
         Ok(attached.decisions(sink))
     }

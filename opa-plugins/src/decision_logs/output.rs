@@ -5,6 +5,31 @@
 //! [`DecisionLogs::output_type`](super::DecisionLogs::output_type), and opens an [`Output`] for
 //! each configuration that asks for it. The pipeline does the rest: masks, buffers, batches, retries in
 //! order, and accounts for every event.
+//!
+//! ```
+//! use opa_core::config::Section;
+//! use opa_core::plugin::Scope;
+//! use opa_plugins::decision_logs::output::{Batch, Output, OutputFuture};
+//! use std::sync::Arc;
+//!
+//! /// Counts events.
+//! #[derive(Default)]
+//! struct Count(std::sync::atomic::AtomicUsize);
+//!
+//! impl Output for Count {
+//!     fn deliver<'a>(&'a self, batch: &'a Batch) -> OutputFuture<'a> {
+//!         self.0.fetch_add(batch.events.len(), std::sync::atomic::Ordering::Relaxed);
+//!         Box::pin(std::future::ready(Ok(())))
+//!     }
+//! }
+//!
+//! // For `decision_logs: {outputs: [{type: count}]}`.
+//! let plugin = opa_plugins::decision_logs().output_type("count", |section: &Section, _: &Scope<'_>| {
+//!     section.reader()?.finish()?;
+//!     Ok(Arc::new(Count::default()) as Arc<dyn Output>)
+//! });
+//! # drop(plugin);
+//! ```
 
 use std::fmt;
 use std::future::Future;
@@ -123,6 +148,9 @@ pub struct OutputError {
     pub retry_after: Option<Duration>,
     /// Whether trying again is of no use: the batch is given up.
     pub is_permanent: bool,
+    /// How many events are given up if the error is permanent, and the others were delivered; all
+    /// of them without this.
+    pub lost: Option<usize>,
 }
 
 impl OutputError {
@@ -133,6 +161,7 @@ impl OutputError {
             http_code: None,
             retry_after: None,
             is_permanent: false,
+            lost: None,
         }
     }
 }

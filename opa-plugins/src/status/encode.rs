@@ -11,27 +11,71 @@ impl StatusReport<'_> {
     /// Appends the status as OPA sends it: one JSON object, members in OPA's order.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut members = Members::open(out);
+        self.labels(&mut members);
+        self.bundles(&mut members);
+        self.logs(&mut members);
+        self.metrics(&mut members);
+        self.plugins(&mut members);
+        members.close();
+    }
+
+    /// Appends the line of OPA's console, with the time at which it is written.
+    pub(super) fn write_line(&self, now: SystemTime, out: &mut Vec<u8>) {
+        let mut members = Members::open(out);
+        self.bundles(&mut members);
+        self.logs(&mut members);
+        self.labels(&mut members);
+        members.text("level", Some("info"));
+        self.metrics(&mut members);
+        members.text("msg", Some("Status Log"));
+        self.plugins(&mut members);
+        members.time("time", Some(json::whole_seconds(now)));
+        members.text("type", Some("openpolicyagent.org/status"));
+        members.close();
+        out.push(b'\n');
+    }
+
+    fn labels(&self, members: &mut Members<'_>) {
         match &self.instance.labels {
             Some(labels) => json::object(labels.iter(), members.name("labels"), json::string),
             None => members.name("labels").extend_from_slice(b"null"),
         }
+    }
+
+    fn bundles(&self, members: &mut Members<'_>) {
         if !self.instance.bundles.is_empty() {
             let bundles = self.instance.bundles.iter().map(|it| (&it.name, it));
             json::object(bundles, members.name("bundles"), bundle);
         }
+    }
+
+    fn logs(&self, members: &mut Members<'_>) {
         if let Some(status) = &self.decision_logs {
             decision_logs(status, members.name("decision_logs"));
         }
+    }
+
+    fn metrics(&self, members: &mut Members<'_>) {
         if let Some(metrics) = &self.metrics {
             json::value(metrics, members.name("metrics"));
         }
+    }
+
+    fn plugins(&self, members: &mut Members<'_>) {
         let plugins = self.plugin_states();
-        if !plugins.is_empty() {
-            json::object(plugins, members.name("plugins"), |state, out| {
-                json::object([("state", state.as_str())], out, json::string);
-            });
+        if plugins.is_empty() {
+            return;
         }
-        members.close();
+        let plugins = plugins.into_iter().map(|(name, state)| {
+            let message = self.plugin_messages.get(name);
+            (name, (state, message))
+        });
+        json::object(plugins, members.name("plugins"), |(state, message), out| {
+            let mut members = Members::open(out);
+            members.text("state", Some(state.as_str()));
+            members.text("message", message.map(|it| &**it));
+            members.close();
+        });
     }
 }
 
@@ -84,7 +128,7 @@ fn error(error: &BundleError, out: &mut Vec<u8>) {
 fn decision_logs(status: &DecisionLogsStatus, out: &mut Vec<u8>) {
     let mut members = Members::open(out);
     if let Some(message) = &status.message {
-        members.text("code", Some("decision_log_error"));
+        members.text("code", Some(DecisionLogsStatus::CODE));
         members.text("message", Some(message));
         members.http_code(status.http_code);
     }
@@ -219,6 +263,8 @@ mod tests {
             .into(),
         });
         report.plugins.insert("status", PluginState::Ok);
+        report.plugins.insert("discovery", PluginState::Warn);
+        report.plugin_messages.insert("discovery", "old".into());
         report.metrics = Some(Value::object([(
             Value::from("prometheus"),
             Value::empty_object(),
@@ -235,9 +281,28 @@ mod tests {
             r#""decision_logs":{"code":"decision_log_error","message":"log upload failed","#,
             r#""http_code":503,"metrics":{"counter_decision_logs_encoding_failure":1}},"#,
             r#""metrics":{"prometheus":{}},"#,
-            r#""plugins":{"bundle":{"state":"OK"},"status":{"state":"OK"}}}"#,
+            r#""plugins":{"bundle":{"state":"OK"},"discovery":{"state":"WARN","message":"old"},"#,
+            r#""status":{"state":"OK"}}}"#,
         );
         assert_eq!(written(&report), expected);
+    }
+
+    #[test]
+    fn the_console_has_its_members_by_name() {
+        let status = instance(State::Ready, vec![]);
+        let mut report = StatusReport::new(&status);
+        report.plugins.insert("status", PluginState::Ok);
+        report.decision_logs = Some(DecisionLogsStatus::default());
+        let mut out = Vec::new();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(2_900);
+        report.write_line(now, &mut out);
+        let expected = concat!(
+            r#"{"decision_logs":{},"labels":{"id":"\u003c1\u003e"},"level":"info","#,
+            r#""msg":"Status Log","plugins":{"status":{"state":"OK"}},"#,
+            r#""time":"1970-01-01T00:00:02Z","type":"openpolicyagent.org/status"}"#,
+            "\n",
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

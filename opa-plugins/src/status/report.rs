@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use opa_core::Value;
 use opa_core::plugin::{InstanceStatus, State};
@@ -13,6 +14,8 @@ pub struct StatusReport<'a> {
     pub decision_logs: Option<DecisionLogsStatus>,
     /// Further plugins, by name.
     pub plugins: BTreeMap<&'a str, PluginState>,
+    /// What plugins of a state say about it, by name.
+    pub plugin_messages: BTreeMap<&'a str, Arc<str>>,
     /// The series of metrics by provider, such as `prometheus`: an object.
     pub metrics: Option<Value>,
 }
@@ -25,12 +28,13 @@ impl<'a> StatusReport<'a> {
             instance,
             decision_logs: None,
             plugins: BTreeMap::new(),
+            plugin_messages: BTreeMap::new(),
             metrics: None,
         }
     }
 
     /// The states of all plugins: with bundles that of `bundle` is known.
-    pub(super) fn plugin_states(&self) -> BTreeMap<&'a str, PluginState> {
+    pub(crate) fn plugin_states(&self) -> BTreeMap<&'a str, PluginState> {
         let mut plugins = self.plugins.clone();
         if !self.instance.bundles.is_empty() {
             // As in OPA, a failure after the first activation changes nothing.
@@ -81,4 +85,9 @@ pub struct DecisionLogsStatus {
     pub http_code: Option<u16>,
     /// Counters by OPA's names, without their prefix `counter_`. Those at zero are left out.
     pub counters: BTreeMap<&'static str, u64>,
+}
+
+impl DecisionLogsStatus {
+    /// OPA's code of a failure.
+    pub(super) const CODE: &'static str = "decision_log_error";
 }

@@ -129,6 +129,10 @@ impl DeferredInput for Whole {
         let target = request.read().unwrap_or_default();
         document(&request, &target, &self.settings, &InputPaths::all())
     }
+
+    fn size_hint(&self) -> usize {
+        self.request.size()
+    }
 }
 
 /// Why a request can't be shown to a policy.

@@ -135,6 +135,14 @@ impl OwnedRequest {
         }
     }
 
+    /// About how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        let uri = self.uri.path().len() + self.uri.query().map_or(0, str::len);
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + 64);
+        512 + uri + headers.sum::<usize>()
+    }
+
     pub(super) fn borrow(&self) -> Request<'_> {
         let Self {
             method,

@@ -86,3 +86,40 @@ async fn other_paths_and_methods_are_refused() {
         StatusCode::OK
     );
 }
+
+#[tokio::test]
+async fn metrics_are_answered_as_prometheus_wants_them() {
+    let manager = manager(Scripted::answering("true"));
+    assert_eq!(
+        send(&manager, Method::GET, "/metrics").await.status(),
+        StatusCode::NOT_FOUND,
+        "nobody gave any"
+    );
+    ready_app(&manager, "red").await;
+    let metrics = opa_plugins::metrics(&manager);
+    let service = admin::service(manager.clone()).metrics(move || metrics.text());
+    let ask = async |method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        service.clone().oneshot(request).await.unwrap()
+    };
+    let response = ask(Method::GET, "/metrics").await;
+    let kind = &response.headers()["content-type"];
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        text.contains("opa_instance_state{app=\"red\",state=\"ready\"} 1\n"),
+        "{text}"
+    );
+    let refused = ask(Method::POST, "/metrics").await;
+    assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(ask(Method::GET, "/-/apps").await.status(), StatusCode::OK);
+
+    let broken = admin::service(manager).metrics(|| panic!("as wanted"));
+    let request = Request::get("/metrics")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let response = broken.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+}

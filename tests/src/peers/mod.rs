@@ -6,6 +6,7 @@
 //! The guards of started programs wait until the program answers, keep its output, and end it when
 //! they are dropped. A program doesn't outlive the test process, even if that one is killed.
 
+mod collector;
 mod decision_log;
 mod docker_registry;
 mod envoy;
@@ -18,6 +19,7 @@ mod opa;
 mod oras;
 mod ports;
 mod process;
+mod prometheus;
 mod s3;
 mod seaweedfs;
 mod skipper;
@@ -25,6 +27,7 @@ mod toxiproxy;
 mod versitygw;
 mod watchdog;
 
+pub use collector::{Collector, Received, RunningCollector};
 pub use decision_log::{Events, decision_logs};
 pub use docker_registry::{DockerRegistry, PASSWORD, RunningRegistry, USER};
 pub use envoy::{Envoy, RunningEnvoy};
@@ -35,6 +38,7 @@ pub use oha::{Load, Loaded, Oha};
 pub use opa::{Opa, RunningOpa};
 pub use oras::Oras;
 pub use process::{Process, StartError};
+pub use prometheus::{Prometheus, RunningPrometheus};
 pub use s3::{RunningS3, S3_REGION};
 pub use seaweedfs::Seaweedfs;
 pub use skipper::{RunningSkipper, Skipper};
@@ -54,6 +58,11 @@ pub fn envoy_plugin() -> Option<EnvoyPlugin> {
 /// The Envoy proxy, version 1.40.0.
 pub fn envoy() -> Option<Envoy> {
     fetch::fetch(&envoy::RECIPE).map(Envoy::at)
+}
+
+/// The OpenTelemetry collector, version 0.162.0, that writes what it receives over OTLP to files.
+pub fn collector() -> Option<Collector> {
+    fetch::fetch(&collector::RECIPE).map(Collector::at)
 }
 
 /// Toxiproxy, version 2.5.0.
@@ -80,6 +89,13 @@ pub fn docker_registry() -> Option<DockerRegistry> {
     )?;
     let htpasswd = fetch::find("htpasswd", &[], "install the package apache2-utils")?;
     Some(DockerRegistry::at(program, htpasswd))
+}
+
+/// Prometheus and its `promtool` as the system installed them.
+pub fn prometheus() -> Option<Prometheus> {
+    let hint = "install the package prometheus";
+    let program = fetch::find("prometheus", &[], hint)?;
+    Some(Prometheus::at(program, fetch::find("promtool", &[], hint)?))
 }
 
 /// The `oras` command, version 1.3.6.

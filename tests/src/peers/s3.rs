@@ -96,12 +96,41 @@ impl RunningS3 {
         self.send(Method::DELETE, &path, Bytes::new()).await;
     }
 
+    /// An object of the bucket.
+    ///
+    /// # Panics
+    ///
+    /// When the server refuses to.
+    pub async fn get(&self, encoded_key: &str) -> Bytes {
+        let path = format!("/bundles/{encoded_key}");
+        self.send(Method::GET, &path, Bytes::new()).await
+    }
+
+    /// The keys of the bucket that start so, at most 1,000, sorted. Only characters that XML leaves
+    /// alone are read right.
+    ///
+    /// # Panics
+    ///
+    /// When the server refuses to.
+    pub async fn keys(&self, prefix: &str) -> Vec<String> {
+        let path = "/bundles?list-type=2&max-keys=1000";
+        let listing = self.send(Method::GET, path, Bytes::new()).await;
+        let listing = String::from_utf8_lossy(&listing);
+        let keys = listing.split("<Key>").skip(1);
+        let mut keys: Vec<_> = keys
+            .filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned()))
+            .filter(|key| key.starts_with(prefix))
+            .collect();
+        keys.sort();
+        keys
+    }
+
     /// The process, for its output.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) {
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Bytes {
         let request = self
             .signed(method, path, body)
             .unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -110,6 +139,7 @@ impl RunningS3 {
             .unwrap_or_else(|error| panic!("{path}: {error}"));
         let wanted = [StatusCode::OK, StatusCode::NO_CONTENT];
         assert!(wanted.contains(&response.status()), "{path}: {response:?}");
+        response.into_body()
     }
 
     fn signed(&self, method: Method, path: &str, body: Bytes) -> io::Result<Request<Bytes>> {

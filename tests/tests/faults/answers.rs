@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opa_core::plugin::State;
-use opa_core::{App, Manager};
+use opa_core::{App, FailureClass, Manager};
 use tests::bundle_server::{Answer, BundleServer};
 use tokio::sync::Semaphore;
 
@@ -26,6 +26,19 @@ struct Fault {
     http_code: Option<u16>,
     /// The least pause between two requests.
     pause: Duration,
+}
+
+impl Fault {
+    /// What metrics call it.
+    fn class(&self) -> FailureClass {
+        match (self.http_code, self.message) {
+            (Some(code), _) => FailureClass::of_status(code),
+            (None, "archive read failed") => FailureClass::Archive,
+            (None, "timeout awaiting response headers") => FailureClass::Timeout,
+            (None, message) if message.starts_with("the body came slower") => FailureClass::Timeout,
+            (None, _) => FailureClass::Network,
+        }
+    }
 }
 
 fn fault(name: &'static str, answer: Answer, message: &'static str) -> Fault {
@@ -183,7 +196,9 @@ async fn look_at(fault: Fault) -> String {
     for app in [good, &never] {
         until_failed(app, fault.message, fault.http_code).await;
     }
-    let said = super::world::status(good).message.unwrap();
+    let failed = super::world::status(good);
+    let said = failed.message.unwrap();
+    assert_eq!(failed.class, Some(fault.class()), "{name}");
     assert_eq!(good.state(), State::Ready, "{name}");
     assert!(matches!(never.state(), State::Failed { .. }), "{name}");
     let revision = good.status().bundles[0].active_revision.clone();

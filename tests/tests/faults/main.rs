@@ -7,6 +7,7 @@ mod answers;
 mod clock;
 mod crowd;
 mod headers;
+mod metrics;
 mod names;
 mod proxies;
 mod retry_after;

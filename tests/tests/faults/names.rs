@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use opa_core::plugin::State;
-use opa_core::{App, Manager};
+use opa_core::{App, FailureClass, Manager};
 use tests::bundle_server::{Answer, BundleServer};
 use tests::scripted::Scripted;
 
@@ -34,6 +34,7 @@ fn manager(url: &str, directory: &Path) -> Manager {
 
 async fn until_not_found(app: &App) {
     until_failed(app, "dns error", None).await;
+    assert_eq!(status(app).class, Some(FailureClass::Network));
     let message = status(app).message.unwrap();
     assert!(message.contains(HOST), "{message}");
     assert!(!message.contains("s3cret"), "{message}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use opa_core::plugin::State;
-use opa_core::{App, Manager};
+use opa_core::{App, FailureClass, Manager};
 use tempfile::TempDir;
 use tests::bundle_server::{Answer, BundleServer};
 use tests::certificates::Authority;
@@ -101,6 +101,7 @@ async fn an_expired_certificate_is_not_trusted_until_it_is_replaced() {
     let app = manager.app("shop").unwrap();
     until_failed(&app, EXPIRED, None).await;
     assert!(failed(&app));
+    assert_eq!(status(&app).class, Some(FailureClass::Tls));
     control.renew();
     until_version(&app, "1").await;
     assert_eq!(status(&app).message, None);

@@ -11,6 +11,7 @@ use opa_tower::AppId;
 ///
 /// A request that the policy allows is answered with what reached the service, as JSON. Decisions
 /// are logged to standard error if the configuration says `decision_logs: {console: true}`.
+/// OpenTelemetry's variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and others) export traces.
 #[derive(Debug, Parser)]
 #[command(name = "serve")]
 pub(crate) struct Args {
@@ -59,7 +60,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) grace: Duration,
 
-    /// Where to answer operators: `GET /-/apps` tells the state of each app.
+    /// Where to answer operators: `GET /-/apps` tells the state of each app, `GET /metrics`
+    /// is for Prometheus.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin: Option<SocketAddr>,
 

@@ -47,7 +47,10 @@ impl Files for Listing {
 
     fn add(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
         match format(&path) {
-            Some(_) => self.0.list(&path, content.sha256()?),
+            Some(_) => {
+                let size = content.size();
+                self.0.list(&path, content.sha256()?, size)
+            }
             None => self.0.add(path, content),
         }
     }
@@ -161,6 +164,7 @@ impl<'a> SignedFiles<'a> {
 
     fn add_data(&mut self, path: EntryPath, content: Content<'_>) -> Result<(), BundleError> {
         let expected = self.listed.expected(&path)?;
+        let size = content.size();
         let value = shared(self.store, &self.hashes, &path, content)?;
         if let Some(expected) = expected {
             expected.check(|take| {
@@ -168,7 +172,8 @@ impl<'a> SignedFiles<'a> {
                 Ok(())
             })?;
         }
-        self.assembler.list(&path, hash_of(&self.hashes, &path)?)?;
+        let hash = hash_of(&self.hashes, &path)?;
+        self.assembler.list(&path, hash, size)?;
         self.data.push((path, value));
         Ok(())
     }

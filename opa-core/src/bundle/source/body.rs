@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::SourceError;
+use crate::FailureClass;
 use crate::bundle::ArchiveBytes;
 use crate::bundle::archive_bytes::Collector;
 
@@ -52,7 +53,10 @@ impl Body {
 
     /// As [`read`](Self::read), of what `name` says.
     pub(super) async fn read_as(self, name: &str, limit: u64) -> Result<ArchiveBytes, SourceError> {
-        let too_long = || SourceError::new(format!("{name} is larger than {limit} bytes"));
+        let too_long = || {
+            SourceError::new(format!("{name} is larger than {limit} bytes"))
+                .with_class(FailureClass::Limit)
+        };
         let mut stream = match self.0 {
             Inner::Coming(stream) => stream,
             Inner::Whole(archive) if archive.len() > limit => return Err(too_long()),
@@ -66,7 +70,7 @@ impl Body {
             let Ok(chunk) = tokio::time::timeout_at(window_end, chunk).await else {
                 let text =
                     format!("the body came slower than {MIN_BYTES} bytes in {RATE_WINDOW:?}");
-                return Err(SourceError::new(text));
+                return Err(SourceError::new(text).with_class(FailureClass::Timeout));
             };
             let Some(chunk) = chunk.transpose()? else {
                 return Ok(all.finish());

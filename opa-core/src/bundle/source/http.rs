@@ -9,7 +9,8 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 
 use super::{Body, ByteStream, Fetch, Source, SourceAnswer, SourceError, SourceFuture, Waiting};
-use crate::service::{Connection, Service, retry_after};
+use crate::FailureClass;
+use crate::service::{Connection, Service, class_of, retry_after};
 
 /// The content type by which a server says that it waits for news (OPA, "Long Polling").
 const LONG_POLLING: &str = "application/vnd.openpolicyagent.bundles";
@@ -81,7 +82,7 @@ impl HttpSource {
             .get(&self.resource, headers(request)?, pending(request));
         asked
             .await
-            .map_err(|error| SourceError::new(error.to_string()))
+            .map_err(|error| SourceError::new(error.to_string()).with_class(error.class()))
     }
 }
 
@@ -163,7 +164,13 @@ impl ByteStream for ResponseBody {
     ) -> Poll<Option<Result<Bytes, SourceError>>> {
         let chunk = ready!(self.chunks.as_mut().poll_next(cx));
         let failed = |error: reqwest::Error| {
+            let class = match class_of(&error) {
+                // Of what is read now it is the compression of the transfer that is damaged.
+                FailureClass::Tls => FailureClass::Archive,
+                class => class,
+            };
             SourceError::new(format!("the body broke off: {}", error.without_url()))
+                .with_class(class)
         };
         Poll::Ready(chunk.map(|chunk| chunk.map_err(failed)))
     }

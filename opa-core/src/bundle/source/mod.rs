@@ -34,6 +34,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::FailureClass;
+
 pub use body::{Body, ByteStream};
 pub use file::File;
 pub(crate) use http::HttpSource;
@@ -159,6 +161,7 @@ impl SourceAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
     message: String,
+    class: FailureClass,
     http_code: Option<u16>,
     retry_after: Option<Duration>,
 }
@@ -168,15 +171,25 @@ impl SourceError {
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            class: FailureClass::Source,
             http_code: None,
             retry_after: None,
         }
     }
 
-    /// The server's status.
+    /// The server's status, which also tells the [class](Self::class).
     #[must_use]
     pub fn with_http_code(mut self, code: u16) -> Self {
         self.http_code = Some(code);
+        self.class = FailureClass::of_status(code);
+        self
+    }
+
+    /// What sort of failure it is. Default: what the status tells, or else
+    /// [`FailureClass::Source`].
+    #[must_use]
+    pub fn with_class(mut self, class: FailureClass) -> Self {
+        self.class = class;
         self
     }
 
@@ -191,6 +204,12 @@ impl SourceError {
     fn about(mut self, what: &str) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
+    }
+
+    /// What sort of failure it is.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        self.class
     }
 
     /// The server's status, if there was one.

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use self::print::{Inode, Print, inode, read};
 use self::system::{Place, Signal, Signals, System};
 use super::SourceError;
+use crate::FailureClass;
 use crate::bundle::Limits;
 
 /// How often what changes while it is read is read again.
@@ -178,7 +179,8 @@ impl Watched {
     }
 
     fn named(&self, problem: &(impl std::fmt::Display + ?Sized)) -> SourceError {
-        SourceError::new(format!("bundle `{}`: {problem}", self.path.display()))
+        let text = format!("bundle `{}`: {problem}", self.path.display());
+        SourceError::new(text).with_class(FailureClass::Io)
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a poll does with the disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Arrived, Poll, PollError};
+use crate::FailureClass;
 use crate::bundle::persist::Place;
 use crate::instance::Instance;
 
@@ -18,7 +20,7 @@ impl Poll {
     pub(in crate::manager) async fn restore(&mut self, instance: &Arc<Instance>) {
         match self.try_restore(instance).await {
             Ok(etag) => self.etag = etag,
-            Err(message) => {
+            Err((class, message)) => {
                 tracing::error!(
                     target: "opa::bundle",
                     app = %instance.id(),
@@ -28,12 +30,17 @@ impl Poll {
                 instance.note_bundle(&self.bundle, |status| {
                     status.code = Some("bundle_error");
                     status.message = Some(format!("persisted bundle not loaded: {message}").into());
+                    status.class = Some(class);
+                    status.failures.add(class);
                 });
             }
         }
     }
 
-    async fn try_restore(&self, instance: &Arc<Instance>) -> Result<Option<Arc<str>>, String> {
+    async fn try_restore(
+        &self,
+        instance: &Arc<Instance>,
+    ) -> Result<Option<Arc<str>>, (FailureClass, String)> {
         let Some(place) = self.place.clone() else {
             return Ok(None);
         };
@@ -44,11 +51,12 @@ impl Poll {
         if has_newer {
             return Ok(None);
         }
-        let panicked = || PollError::Panic.to_string();
+        let told = |error: PollError| (error.class(), error.to_string());
+        let panicked = || told(PollError::Panic);
         let max = self.terms.limits.total_bytes();
         let stored = self.compile.run(move || place.load(max)).await;
         let stored = stored.ok_or_else(panicked)?;
-        let Some(stored) = stored.map_err(|error| error.to_string())? else {
+        let Some(stored) = stored.map_err(|error| (FailureClass::Io, error.to_string()))? else {
             return Ok(None);
         };
         let arrived = Arrived {
@@ -57,8 +65,8 @@ impl Poll {
             is_delta: false,
             contacted_ms: None,
         };
-        let activated = self.take(instance, arrived, None).await;
-        activated.map_err(|error| error.to_string())?;
+        let activated = self.take(instance, arrived, (None, Duration::ZERO)).await;
+        activated.map_err(told)?;
         Ok(stored.etag)
     }
 

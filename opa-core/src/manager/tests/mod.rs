@@ -7,6 +7,7 @@ mod hostile;
 mod life;
 mod races;
 mod reload;
+mod reports;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

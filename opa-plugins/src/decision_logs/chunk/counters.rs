@@ -17,6 +17,16 @@ pub struct ChunkCounters {
 }
 
 impl ChunkCounters {
+    /// Adds what happened elsewhere.
+    pub(in super::super) fn add(&mut self, other: &Self) {
+        self.encoding_failure += other.encoding_failure;
+        self.nd_builtin_cache_dropped += other.nd_builtin_cache_dropped;
+        self.exceeded_upload_size_limit += other.exceeded_upload_size_limit;
+        self.scale_up += other.scale_up;
+        self.scale_down += other.scale_down;
+        self.stable += other.stable;
+    }
+
     /// The counters with OPA's names, the deprecated ones included.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         [

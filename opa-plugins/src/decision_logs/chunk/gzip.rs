@@ -15,9 +15,10 @@ const STEP: usize = 16 * 1024;
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 impl Default for Compressor {
-    /// Of level 4: cheaper than OPA's level 6, for chunks that are a little larger.
+    /// Of level 1: a quarter of what level 6, OPA's, takes of the processor, for chunks that are a sixth
+    /// larger.
     fn default() -> Self {
-        Self::new(4)
+        Self::new(1)
     }
 }
 

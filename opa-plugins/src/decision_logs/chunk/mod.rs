@@ -134,6 +134,11 @@ impl ChunkEncoder {
         self.counters
     }
 
+    /// What happened since this was last asked.
+    pub(super) fn take_counters(&mut self) -> ChunkCounters {
+        std::mem::take(&mut self.counters)
+    }
+
     /// How many bytes of text wait for their chunk.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {

@@ -99,6 +99,9 @@ fn all_options_are_read() {
             max_decisions_per_second: Some(0.5),
             trigger: Trigger::Immediate,
         },
+        when_full: WhenFull::DropOldest,
+        audit: Audit::Off,
+        outputs: Vec::new(),
     };
     assert_eq!(config, expected);
 }
@@ -288,4 +291,66 @@ fn unknown_options_are_warned_about() {
     let expected = expected
         .map(|it| format!("unknown configuration option \"decision_logs.{it}\" encountered"));
     assert_eq!(warnings, expected);
+}
+
+#[test]
+fn what_happens_to_what_has_no_room_is_read() {
+    let hold = |millis| WhenFull::Hold {
+        deadline: Duration::from_millis(millis),
+    };
+    for (section, when_full, audit) in [
+        (
+            json!({"when_full": "drop_oldest"}),
+            WhenFull::DropOldest,
+            Audit::Off,
+        ),
+        (
+            json!({"when_full": "drop_newest", "audit": false}),
+            WhenFull::DropNewest,
+            Audit::Off,
+        ),
+        (
+            json!({"when_full": "sample", "audit": true}),
+            WhenFull::Sample,
+            Audit::On,
+        ),
+        (
+            json!({"when_full": "hold", "audit": "required"}),
+            hold(1_000),
+            Audit::Required,
+        ),
+        (
+            json!({"when_full": "hold", "hold_deadline_ms": 30_000}),
+            hold(30_000),
+            Audit::Off,
+        ),
+    ] {
+        let config = read(section.clone());
+        assert_eq!(
+            (config.when_full, config.audit),
+            (when_full, audit),
+            "{section}"
+        );
+    }
+    for (section, message) in [
+        (
+            json!({"when_full": "x"}),
+            "decision_logs.when_full: expected `drop_oldest`",
+        ),
+        (
+            json!({"when_full": "hold", "hold_deadline_ms": 0}),
+            "must be between 1 and 30000",
+        ),
+        (
+            json!({"hold_deadline_ms": 5}),
+            "it is for `when_full: hold` only",
+        ),
+        (
+            json!({"audit": "yes"}),
+            "expected `true`, `false` or `required`",
+        ),
+    ] {
+        let error = read_with(section, &["first"]).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
 }

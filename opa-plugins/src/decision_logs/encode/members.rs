@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use opa_core::plugin::{Event, EventError, EventInput, Metrics};
 use opa_core::{Reason, Value};
 
-use super::MAX_EVENT_BYTES;
+use super::{MAX_EVENT_BYTES, redact};
 use crate::json;
 
 /// Writes an event's members one by one, absent ones not at all.
@@ -16,6 +16,8 @@ pub(super) struct Members<'a> {
     first: bool,
     /// How many bytes `out` may have.
     limit: usize,
+    /// Headers that are secret are not told.
+    redacted: bool,
 }
 
 impl<'a> Members<'a> {
@@ -25,7 +27,13 @@ impl<'a> Members<'a> {
             limit: out.len().saturating_add(MAX_EVENT_BYTES),
             out,
             first: true,
+            redacted: false,
         }
+    }
+
+    /// Whether headers that are secret are left out, wherever they stand.
+    pub(super) fn redacted(self, redacted: bool) -> Self {
+        Self { redacted, ..self }
     }
 
     /// Whether the event is larger than it may be, and isn't whole.
@@ -69,7 +77,12 @@ impl<'a> Members<'a> {
     fn value(&mut self, name: &str, value: Option<&Value>) {
         let limit = self.limit;
         if let Some(value) = value.filter(|_| !self.is_too_large()) {
-            json::value_within(value, limit, self.name(name));
+            let redacted = self.redacted;
+            let out = self.name(name);
+            match redacted {
+                true => json::value_by(value, limit, out, redact::member),
+                false => json::value_within(value, limit, out),
+            };
         }
     }
 
@@ -203,11 +216,13 @@ impl<'a> Members<'a> {
         }
         headers.sort_by(|left, right| left.name.cmp(&right.name));
         headers.dedup_by(|left, right| left.name == right.name);
+        let redacted = self.redacted;
         let out = self.name("request_context");
         out.extend_from_slice(br#"{"http":{"headers":"#);
-        let headers = headers.iter().map(|it| (&it.name, &it.values));
-        json::object(headers, out, |values, out| {
-            json::array(values, out, |value, out| json::string(value, out));
+        let headers = headers.iter().map(|it| (&it.name, *it));
+        json::object(headers, out, |it, out| {
+            let hidden = redacted && redact::is_secret(&it.name);
+            redact::values(hidden, &it.values, out);
         });
         out.extend_from_slice(b"}}");
     }

@@ -1,97 +1,119 @@
 //! Who decides what is done when: one task for all apps.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod retry;
+mod slots;
+mod turns;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use opa_core::AppId;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::Trigger;
-use super::Shared;
+use self::slots::{Slot, Slots};
+use self::turns::Turns;
+use super::super::output::OutputError;
+use super::deliver::{self, Turn};
+use super::intake::Intake;
 use super::lane::Lane;
-use super::work::{self, Turn};
-
-/// How many apps' events are masked and encoded at a time. Most of them wait for a policy.
-const PROCESSES: usize = 64;
-
-/// How many apps upload to one service at a time: one that hangs keeps no other waiting.
-const UPLOADS: usize = 16;
-
-/// The first wait after an upload that failed, doubled from then on, and the least (as for
-/// bundles).
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LEAST_RETRY: Duration = Duration::from_millis(50);
+use super::process;
+use super::shared::Shared;
+use super::trigger::Call;
 
 /// How long is waited between two attempts when the process ends, at most; as in OPA.
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
-/// How long the events of an app that is closed are kept when its service takes none.
+/// How long the events of an app that is closed are kept when its output takes none.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the driver is told.
 pub(super) enum Message {
     /// There are events to be encoded.
-    Events(Arc<Lane>),
+    Events(Arc<Intake>),
     /// No more events will come: what is there is delivered now.
-    Closing(Arc<Lane>),
+    Closing(Arc<Intake>),
+    /// What was decided by now is delivered now, of one app or of all.
+    Trigger(Option<AppId>, Arc<Call>),
     /// The process ends: what is there is delivered now.
     Drain,
 }
 
-/// An app that has something to do.
+/// A lane that has something to deliver.
 struct Entry {
     lane: Arc<Lane>,
     due: Option<Instant>,
-    processing: bool,
-    uploading: bool,
+    /// It waits for a slot or has one; events that wait for more are taken, too.
+    delivering: Option<bool>,
+    /// It became due meanwhile.
+    again: bool,
     failures: u32,
     closed_at: Option<Instant>,
+    /// Who waits for what it delivers.
+    calls: Vec<Arc<Call>>,
 }
 
 enum Job {
-    Process,
-    Upload { line: Arc<str> },
+    Process(Arc<Intake>),
+    Deliver { lane: u64, slot: Slot },
 }
 
 enum Done {
-    Processed,
-    Uploaded(Turn),
+    Processed { was_slow: bool },
+    Delivered(Turn),
 }
 
-/// The uploads to one service.
-#[derive(Default)]
-struct Line {
-    active: usize,
-    /// Whose turn is next, and whether events are gathered.
-    waiting: VecDeque<(u64, bool)>,
+/// Whoever waits until an app's events up to a number are encoded.
+struct Awaited {
+    intake: Arc<Intake>,
+    events: u64,
+    call: Arc<Call>,
 }
 
 struct Driver {
-    shared: Arc<Shared>,
+    /// It goes first: when it is gone, nothing succeeds any more.
+    _alive: Alive,
+    awaited: Vec<Awaited>,
+    turns: Turns,
     entries: HashMap<u64, Entry>,
     due: BTreeSet<(Instant, u64)>,
-    ready: VecDeque<u64>,
-    processing: usize,
-    lines: HashMap<Arc<str>, Line>,
+    slots: Slots,
     jobs: JoinSet<Done>,
-    of_jobs: HashMap<Id, (u64, Job)>,
+    of_jobs: HashMap<Id, Job>,
     draining: bool,
 }
 
-pub(super) async fn run(shared: Arc<Shared>, mut messages: UnboundedReceiver<Message>) {
-    let mut driver = Driver {
-        shared,
+/// When the driver is gone, nothing is delivered any more.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The driver. The pipeline is over when the future is dropped, or ends.
+pub(super) fn run(
+    shared: Arc<Shared>,
+    messages: UnboundedReceiver<Message>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let driver = Driver {
+        _alive: Alive(shared),
+        awaited: Vec::new(),
+        turns: Turns::default(),
         entries: HashMap::new(),
         due: BTreeSet::new(),
-        ready: VecDeque::new(),
-        processing: 0,
-        lines: HashMap::new(),
+        slots: Slots::default(),
         jobs: JoinSet::new(),
         of_jobs: HashMap::new(),
         draining: false,
     };
+    drive(driver, messages)
+}
+
+async fn drive(mut driver: Driver, mut messages: UnboundedReceiver<Message>) {
     loop {
         let next = driver.due.first().map(|(at, _)| *at);
         let timer = async {
@@ -108,25 +130,23 @@ pub(super) async fn run(shared: Arc<Shared>, mut messages: UnboundedReceiver<Mes
             Some(ended) = driver.jobs.join_next_with_id() => driver.ended(ended),
             () = timer => driver.wake(),
         }
-        driver.start_processing();
+        driver.start_jobs();
     }
 }
 
 impl Driver {
     fn take(&mut self, message: Message) {
         match message {
-            Message::Events(lane) => {
-                let id = lane.id;
-                self.entry(lane);
-                self.ready.push_back(id);
-            }
-            Message::Closing(lane) => {
-                let id = lane.id;
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.closed_at = Some(Instant::now());
-                    self.next_of(id);
+            Message::Events(intake) => self.turns.add(intake),
+            Message::Closing(intake) => {
+                for lane in intake.lanes() {
+                    if let Some(entry) = self.entries.get_mut(&lane.id) {
+                        entry.closed_at = Some(Instant::now());
+                        self.next_of(lane.id);
+                    }
                 }
             }
+            Message::Trigger(app, call) => self.trigger(app.as_ref(), &call),
             Message::Drain => {
                 self.draining = true;
                 let ids: Vec<_> = self.entries.keys().copied().collect();
@@ -138,34 +158,72 @@ impl Driver {
         }
     }
 
-    fn entry(&mut self, lane: Arc<Lane>) {
-        let id = lane.id;
-        self.shared.activate(&lane);
-        self.entries.entry(id).or_insert_with(|| Entry {
-            closed_at: lane.is_closing().then(Instant::now),
-            lane,
-            due: None,
-            processing: false,
-            uploading: false,
-            failures: 0,
-        });
+    fn trigger(&mut self, app: Option<&AppId>, call: &Arc<Call>) {
+        let is_meant = |it: &AppId| app.is_none_or(|app| app == it);
+        let entries = self.entries.iter();
+        let lanes = entries.filter(|(_, entry)| is_meant(&entry.lane.app));
+        let lanes: Vec<_> = lanes.map(|(id, _)| *id).collect();
+        for id in lanes {
+            self.call(id, call);
+        }
+        for intake in self.turns.intakes().filter(|it| is_meant(&it.app)) {
+            self.awaited.push(Awaited {
+                intake: Arc::clone(intake),
+                events: intake.handed_over(),
+                call: Arc::clone(call),
+            });
+        }
     }
 
-    fn start_processing(&mut self) {
-        while self.processing < PROCESSES
-            && let Some(id) = self.ready.pop_front()
-        {
-            let Some(entry) = self.entries.get_mut(&id) else {
+    /// Delivers what a lane has, for whoever waits for it.
+    fn call(&mut self, id: u64, call: &Arc<Call>) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.calls.push(Arc::clone(call));
+            self.set_due(id, None);
+            self.request(id, true);
+        }
+    }
+
+    /// Some of an app's events were encoded.
+    fn encoded(&mut self, intake: &Intake) {
+        let taken = intake.taken();
+        let is_due = |it: &mut Awaited| it.intake.id == intake.id && it.events <= taken;
+        let due: Vec<_> = self.awaited.extract_if(.., is_due).collect();
+        for Awaited { call, .. } in due {
+            for lane in intake.lanes() {
+                self.call(lane.id, &call);
+            }
+        }
+    }
+
+    fn start_jobs(&mut self) {
+        while let Some(intake) = self.turns.next() {
+            if intake.is_blocked() {
+                for lane in intake.lanes() {
+                    self.stored(lane);
+                }
+                self.turns.park(&intake);
+                continue;
+            }
+            let processing = process::process(Arc::clone(&intake));
+            let job = self.jobs.spawn(async move {
+                let was_slow = processing.await;
+                Done::Processed { was_slow }
+            });
+            self.of_jobs.insert(job.id(), Job::Process(intake));
+        }
+        while let Some((id, slot)) = self.slots.next() {
+            let Some(entry) = self.entries.get(&id) else {
+                self.slots.ended(&slot);
                 continue;
             };
-            entry.processing = true;
-            self.processing += 1;
-            let lane = Arc::clone(&entry.lane);
-            let job = self.jobs.spawn(async move {
-                work::process(lane).await;
-                Done::Processed
-            });
-            self.of_jobs.insert(job.id(), (id, Job::Process));
+            let gathers = entry.delivering.unwrap_or_default();
+            let delivery = deliver::deliver(Arc::clone(&entry.lane), gathers);
+            let job = self
+                .jobs
+                .spawn(async move { Done::Delivered(delivery.await) });
+            let job = job.id();
+            self.of_jobs.insert(job, Job::Deliver { lane: id, slot });
         }
     }
 
@@ -178,97 +236,121 @@ impl Driver {
             }
         };
         match self.of_jobs.remove(&job) {
-            Some((id, Job::Process)) => self.processed(id),
-            Some((id, Job::Upload { line })) => {
+            Some(Job::Process(intake)) => {
+                let was_slow = matches!(done, Some(Done::Processed { was_slow: true }));
+                self.turns.ended(&intake, was_slow);
+                for lane in intake.lanes() {
+                    self.stored(lane);
+                }
+                self.encoded(&intake);
+            }
+            Some(Job::Deliver { lane, slot }) => {
+                self.slots.ended(&slot);
                 let turn = match done {
-                    Some(Done::Uploaded(turn)) => turn,
-                    _ => Turn::Failed { retry_after: None },
+                    Some(Done::Delivered(turn)) => turn,
+                    _ => Turn::Failed(OutputError::new("a panic ended the delivery")),
                 };
-                self.uploaded(id, &line, &turn);
+                self.delivered(lane, &turn);
             }
             None => {}
         }
     }
 
-    fn processed(&mut self, id: u64) {
-        self.processing -= 1;
+    /// Events were put into a lane, perhaps.
+    fn stored(&mut self, lane: &Arc<Lane>) {
+        if !lane.is_delivered() {
+            self.entries.entry(lane.id).or_insert_with(|| Entry {
+                lane: Arc::clone(lane),
+                due: None,
+                delivering: None,
+                again: false,
+                failures: 0,
+                closed_at: lane.is_closing().then(Instant::now),
+                calls: Vec::new(),
+            });
+        }
+        self.next_of(lane.id);
+    }
+
+    fn delivered(&mut self, id: u64, turn: &Turn) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        if entry.lane.has_more() {
-            self.ready.push_back(id);
-        } else {
-            entry.processing = false;
+        entry.delivering = None;
+        self.turns.unpark(entry.lane.intake);
+        let again = std::mem::take(&mut entry.again);
+        match turn {
+            Turn::Done => entry.failures = 0,
+            Turn::More => entry.failures = 0,
+            Turn::Failed(error) => {
+                entry.failures = entry.failures.saturating_add(1);
+                for call in entry.calls.drain(..) {
+                    call.fail(&entry.lane.app, &entry.lane.name, &error.message);
+                }
+                self.failed(id, error.retry_after);
+                return;
+            }
+        }
+        if !again && matches!(turn, Turn::Done) {
+            entry.calls.clear();
+        }
+        if again || matches!(turn, Turn::More) {
+            // Behind those who wait for the same service.
+            self.request(id, true);
         }
         self.next_of(id);
     }
 
-    fn uploaded(&mut self, id: u64, line: &Arc<str>, turn: &Turn) {
-        if let Some(line) = self.lines.get_mut(line) {
-            line.active -= 1;
-        }
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.uploading = false;
-            match turn {
-                Turn::Done => entry.failures = 0,
-                Turn::More => {
-                    entry.failures = 0;
-                    // Behind those who wait for the same service.
-                    self.request_upload(id, true);
-                }
-                Turn::Failed { retry_after } => {
-                    entry.failures = entry.failures.saturating_add(1);
-                    let delay = retry_delay(entry, *retry_after, self.draining);
-                    let gives_up = entry
-                        .closed_at
-                        .is_some_and(|at| at.elapsed() >= PATIENCE && !self.draining);
-                    if gives_up {
-                        entry.lane.abandon();
-                    } else {
-                        self.set_due(id, Some(Instant::now() + delay));
-                    }
-                }
+    fn failed(&mut self, id: u64, retry_after: Option<Duration>) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let max = entry.lane.transport.max_retry();
+        let now = Instant::now();
+        let mut at = now + retry::delay(entry.failures, max, retry_after);
+        if self.draining {
+            at = at.min(now + LAST_RETRY);
+        } else if let Some(end) = entry.closed_at.map(|at| at + PATIENCE) {
+            if now >= end {
+                entry.lane.abandon();
+                entry
+                    .lane
+                    .warn_once("the app is closed and its events are not taken: they are given up");
             }
-            self.next_of(id);
+            at = at.min(end);
         }
-        self.start_uploads(line);
+        let is_left_alone =
+            entry.lane.transport.is_manual() && entry.closed_at.is_none() && !self.draining;
+        self.set_due(id, Some(at).filter(|_| !is_left_alone));
+        self.next_of(id);
     }
 
-    /// What is next for an app that did something.
+    /// What is next for a lane that did something.
     fn next_of(&mut self, id: u64) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
-        if entry.uploading {
+        if entry.delivering.is_some() {
             return;
         }
-        if entry.lane.client.is_none() || entry.lane.is_delivered() {
+        if entry.lane.is_delivered() {
             self.set_due(id, None);
-            self.forget_idle(id);
+            self.entries.remove(&id);
             return;
         }
-        let reporting = &entry.lane.config.reporting;
         let is_last = self.draining || entry.closed_at.is_some();
         let is_failing = entry.failures > 0 && entry.due.is_some();
-        let is_full = reporting.trigger == Trigger::Immediate && entry.lane.has_chunk();
         if is_last && !is_failing {
-            self.request_upload(id, true);
-        } else if is_full && !is_failing {
-            self.request_upload(id, false);
+            self.request(id, true);
+        } else if entry.lane.transport.is_manual() {
+            // The program says when.
+        } else if entry.lane.is_full() && !is_failing {
+            self.request(id, false);
+        } else if entry.lane.when_full.holds() && entry.lane.is_blocked() && !is_failing {
+            self.request(id, true);
         } else if entry.due.is_none() {
-            let spread = reporting.max_delay - reporting.min_delay;
-            let delay = reporting.min_delay + spread.mul_f64(rand::random::<f64>());
+            let delay = entry.lane.transport.delay();
             self.set_due(id, Some(Instant::now() + delay));
-        }
-    }
-
-    fn forget_idle(&mut self, id: u64) {
-        if let Some(entry) = self.entries.get(&id)
-            && !entry.processing
-            && !self.ready.contains(&id)
-        {
-            self.shared.deactivate(id);
-            self.entries.remove(&id);
         }
     }
 
@@ -276,7 +358,7 @@ impl Driver {
         let now = Instant::now();
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.set_due(id, None);
-            self.request_upload(id, true);
+            self.request(id, true);
         }
     }
 
@@ -290,51 +372,17 @@ impl Driver {
         self.due.extend(due.map(|at| (at, id)));
     }
 
-    fn request_upload(&mut self, id: u64, gathers: bool) {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| !entry.uploading) else {
+    fn request(&mut self, id: u64, gathers: bool) {
+        let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        let Some(client) = &entry.lane.client else {
+        if entry.delivering.is_some() {
+            entry.again |= gathers;
             return;
-        };
-        entry.uploading = true;
-        let service: Arc<str> = client.url().into();
-        let line = self.lines.entry(Arc::clone(&service)).or_default();
-        line.waiting.push_back((id, gathers));
-        self.start_uploads(&service);
-    }
-
-    fn start_uploads(&mut self, service: &Arc<str>) {
-        let Some(line) = self.lines.get_mut(service) else {
-            return;
-        };
-        while line.active < UPLOADS
-            && let Some((id, gathers)) = line.waiting.pop_front()
-        {
-            let Some(entry) = self.entries.get(&id) else {
-                continue;
-            };
-            line.active += 1;
-            let upload = work::upload(Arc::clone(&entry.lane), gathers);
-            let job = self.jobs.spawn(async move { Done::Uploaded(upload.await) });
-            let line = Arc::clone(service);
-            self.of_jobs.insert(job.id(), (id, Job::Upload { line }));
         }
-        if line.active == 0 && line.waiting.is_empty() {
-            self.lines.remove(service);
-        }
+        entry.delivering = Some(gathers);
+        let (line, bound) = entry.lane.transport.line(&entry.lane.name);
+        let is_retry = entry.failures > 0;
+        self.slots.request(line, bound, id, is_retry);
     }
-}
-
-/// Exponential, uniform in [50 ms, cap], and not before the service wants it.
-fn retry_delay(entry: &Entry, retry_after: Option<Duration>, draining: bool) -> Duration {
-    let cap = FIRST_RETRY
-        .saturating_mul(1 << entry.failures.min(20))
-        .min(entry.lane.config.reporting.max_delay);
-    let spread = cap.saturating_sub(LEAST_RETRY);
-    let delay = LEAST_RETRY + spread.mul_f64(rand::random::<f64>());
-    if draining {
-        return delay.min(LAST_RETRY);
-    }
-    delay.max(retry_after.unwrap_or_default())
 }

@@ -1,38 +1,42 @@
-//! One app's way through the pipeline.
+//! The way of one app's events to one output.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use opa_core::AppId;
-use opa_core::plugin::{DecisionSink, Event};
-use opa_core::service::ServiceClient;
 use parking_lot::Mutex;
 
-use super::super::chunk::Compressor;
-use super::super::{DecisionLogsConfig, write_event};
-use super::Shared;
-use super::driver::Message;
+use super::super::WhenFull;
+use super::super::chunk::{ChunkCounters, Compressor};
+use super::super::outputs::Policies;
 use super::ledger::{Fate, Ledger, Unsettled};
-use super::outbox::{Outbox, Text};
-use super::policy::Kept;
+use super::outbox::{Encoded, Losses, Outbox, Parcel};
+use super::shared::Shared;
+use super::transport::Transport;
 
-/// The most events of one app that wait to be encoded.
-const QUEUE: usize = 8_192;
+/// How many bytes every lane may hold.
+const LEAST_SHARE: usize = 64 * 1024;
 
-/// The most events of all apps that wait to be encoded, as long as each app has its share.
-const QUEUES: usize = 65_536;
+/// What a lane is made from.
+pub(in super::super) struct Route {
+    /// The output's name.
+    pub(in super::super) name: Arc<str>,
+    pub(in super::super) policies: Policies,
+    pub(in super::super) transport: Transport,
+}
 
-/// An app's configuration with the events that were decided under it.
+/// An output of an app, with the events that wait for it.
 pub(super) struct Lane {
     pub(super) id: u64,
+    /// Where its events come from.
+    pub(super) intake: u64,
+    pub(super) when_full: WhenFull,
     pub(super) app: AppId,
-    pub(super) config: DecisionLogsConfig,
-    pub(super) client: Option<ServiceClient>,
+    pub(super) name: Arc<str>,
+    pub(super) transport: Transport,
     pub(super) ledger: Arc<Ledger>,
     pub(super) shared: Arc<Shared>,
-    queue: Mutex<Queue>,
     outbox: Mutex<Outbox>,
     /// What the outbox holds, for others to see.
     bytes: AtomicUsize,
@@ -40,209 +44,152 @@ pub(super) struct Lane {
     warned: AtomicBool,
 }
 
-#[derive(Default)]
-struct Queue {
-    events: VecDeque<Event>,
-    /// The driver knows of them.
-    scheduled: bool,
-}
-
-/// Where an instance's events go. When it is dropped, they are delivered at once.
-pub(super) struct LaneSink(pub(super) Arc<Lane>);
-
-impl DecisionSink for LaneSink {
-    fn record(&self, event: Event) {
-        self.0.record(event);
-    }
-
-    fn asks_policy(&self) -> bool {
-        true
-    }
-}
-
-impl Drop for LaneSink {
-    fn drop(&mut self) {
-        self.0.closing.store(true, Ordering::Release);
-        self.0.shared.send(Message::Closing(Arc::clone(&self.0)));
-    }
-}
-
 impl Lane {
     pub(super) fn new(
         shared: &Arc<Shared>,
-        id: u64,
+        intake: u64,
         app: &AppId,
-        config: DecisionLogsConfig,
-        client: Option<ServiceClient>,
+        name: Arc<str>,
+        transport: Transport,
+        when_full: WhenFull,
     ) -> Self {
+        let outbox = transport.outbox(when_full);
+        let ledger = shared.ledger(app, &name);
+        ledger.limits_bytes(outbox.limits_bytes());
         Self {
-            id,
+            id: shared.next_id(),
+            intake,
+            when_full,
             app: app.clone(),
-            outbox: Mutex::new(Outbox::new(&config.reporting)),
-            config,
-            client,
-            ledger: shared.ledger(app),
+            outbox: Mutex::new(outbox),
+            transport,
+            ledger,
+            name,
             shared: Arc::clone(shared),
-            queue: Mutex::default(),
             bytes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }
     }
 
+    /// No more events are decided for it.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    fn record(self: &Arc<Self>, event: Event) {
-        self.ledger.take();
-        if self.shared.is_over() {
-            self.ledger.settle(Fate::NotDelivered, 1);
-            return;
-        }
-        let mut queue = self.queue.lock();
-        if queue.events.len() >= self.queue_limit() {
-            drop(queue);
-            self.ledger.settle(Fate::QueueFull, 1);
-            self.warn_once("events come faster than they can be encoded, and are dropped");
-            return;
-        }
-        self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        queue.events.push_back(event);
-        let is_news = !std::mem::replace(&mut queue.scheduled, true);
-        drop(queue);
-        if is_news {
-            self.shared.lanes.fetch_add(1, Ordering::Relaxed);
-            self.shared.send(Message::Events(Arc::clone(self)));
-        }
+    /// Takes an event that is counted as buffered. Takes its time.
+    pub(super) fn take(self: &Arc<Self>, event: Encoded, compressor: &mut Compressor) {
+        let now = self.shared.now();
+        self.change(1, |outbox, losses| {
+            outbox.push(event, now, compressor, losses)
+        });
     }
 
-    /// While all apps together have little, one may have much.
-    fn queue_limit(&self) -> usize {
-        if self.shared.queued.load(Ordering::Relaxed) < QUEUES {
-            return QUEUE;
-        }
-        let lanes = self.shared.lanes.load(Ordering::Relaxed).max(1);
-        (QUEUES / lanes).clamp(1, QUEUE)
-    }
-
-    /// The oldest events that wait to be encoded.
-    pub(super) fn dequeue(&self, max: usize) -> Vec<Event> {
-        let mut queue = self.queue.lock();
-        let events: Vec<_> = {
-            let events = &mut queue.events;
-            let count = events.len().min(max);
-            events.drain(..count).collect()
-        };
-        if queue.events.is_empty() && queue.events.capacity() > max {
-            queue.events = VecDeque::new();
-        }
-        self.shared
-            .queued
-            .fetch_sub(events.len(), Ordering::Relaxed);
-        events
-    }
-
-    /// Whether there are more; if not, the next one is told to the driver.
-    pub(super) fn has_more(&self) -> bool {
-        let mut queue = self.queue.lock();
-        let more = !queue.events.is_empty();
-        if !more && std::mem::replace(&mut queue.scheduled, false) {
-            self.shared.lanes.fetch_sub(1, Ordering::Relaxed);
-        }
-        more
-    }
-
-    /// Masks and encodes events, and puts them where they go. Takes its time.
-    pub(super) fn store(&self, kept: Vec<Kept>, unsettled: &mut Unsettled) {
+    /// The oldest events that are delivered at once, which are not delivered otherwise. Takes its
+    /// time.
+    pub(super) fn next(self: &Arc<Self>, gathers: bool) -> Option<(Parcel, Unsettled)> {
         let mut compressor = self.shared.compressor();
-        for one in kept {
-            let masked = catch_unwind(AssertUnwindSafe(|| one.masked()));
-            let stored = masked.is_ok_and(|event| {
-                let stored = || self.store_one(event, unsettled, &mut compressor);
-                catch_unwind(AssertUnwindSafe(stored)).is_ok()
-            });
-            if !stored {
-                tracing::error!(app = %self.app, "decision log: a panic lost an event");
-            }
-        }
+        let parcel = self.change(0, |outbox, losses| {
+            let parcel = outbox.next(gathers, &mut compressor, losses)?;
+            let unsettled = Unsettled::new(&self.ledger, parcel.events(), Fate::NotDelivered);
+            Some((parcel, unsettled))
+        });
         self.shared.give_back(compressor);
-        self.shared.relieve();
+        parcel
     }
 
-    fn store_one(&self, event: Event, unsettled: &mut Unsettled, compressor: &mut Compressor) {
-        if self.client.is_none() {
-            let fate = match self.shared.console.record(event) {
-                true => Fate::Delivered,
-                false => Fate::QueueFull,
-            };
-            unsettled.settle(fate, 1);
-            return;
-        }
-        let mut json = Vec::new();
-        let Some(written) = write_event(&event, &mut json) else {
-            tracing::error!(app = %self.app, "decision log: an event is too large");
-            unsettled.settle(Fate::EncodingFailed, 1);
-            return;
-        };
-        let cache = written.nd_builtin_cache;
-        if self.config.console {
-            // It counts for itself.
-            self.shared.console.record(event);
-        }
-        let now = self.shared.origin.elapsed();
-        unsettled.hand_on(1);
-        self.change(|outbox| outbox.push(Text { json, cache }, now, compressor, &self.ledger));
+    /// A parcel could not be delivered: it is the oldest again.
+    pub(super) fn put_back(self: &Arc<Self>, parcel: Parcel, unsettled: &mut Unsettled) {
+        let events = parcel.events();
+        unsettled.hand_on(events);
+        self.change(events, |outbox, losses| outbox.put_back(parcel, losses));
     }
 
-    /// Changes what waits for its upload.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
+    /// Gives up some events.
+    pub(super) fn give_up(self: &Arc<Self>) {
+        self.change(0, |outbox, losses| outbox.give_up(losses));
+    }
+
+    /// Whether it has no room for more, if none of what it holds may be lost.
+    pub(super) fn is_blocked(&self) -> bool {
+        let outbox = self.outbox.lock();
+        let held = outbox.bytes();
+        let is_full = outbox.is_at_its_limit();
+        drop(outbox);
+        is_full || held > LEAST_SHARE.max(self.shared.share())
+    }
+
+    /// Gives up all that waits.
+    pub(super) fn abandon(self: &Arc<Self>) {
+        self.change(0, |outbox, losses| outbox.give_up_all(losses));
+    }
+
+    /// Changes what waits, and accounts for what is lost. `incoming` events are added by the
+    /// change. After a panic the outbox is a new one: nobody knows what the old one has.
+    fn change<T: Default>(
+        self: &Arc<Self>,
+        incoming: u64,
+        change: impl FnOnce(&mut Outbox, &mut Losses) -> T,
+    ) -> T {
         let mut outbox = self.outbox.lock();
-        let before = outbox.bytes();
-        let changed = change(&mut outbox);
-        let after = outbox.bytes();
-        self.bytes.store(after, Ordering::Relaxed);
-        let total = &self.shared.bytes;
-        if after > before {
-            total.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            total.fetch_sub(before - after, Ordering::Relaxed);
+        let held = outbox.events() as u64 + incoming;
+        let mut losses = Losses::default();
+        let changing = AssertUnwindSafe(|| change(&mut outbox, &mut losses));
+        let changed = catch_unwind(changing).unwrap_or_else(|_| {
+            *outbox = self.transport.outbox(self.when_full);
+            losses = Losses::of(Fate::EncodingFailed, held);
+            tracing::error!(app = %self.app, output = %self.name, "decision log: a panic lost events");
+            T::default()
+        });
+        self.hold(outbox.bytes());
+        let counters = outbox.take_counters();
+        drop(outbox);
+        if counters != ChunkCounters::default() {
+            self.ledger.chunked(&counters);
+        }
+        for (fate, events) in losses.iter() {
+            self.ledger.settle(fate, events);
         }
         changed
+    }
+
+    /// Called with the outbox locked.
+    fn hold(self: &Arc<Self>, bytes: usize) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        self.shared.hold(before, bytes);
+        if before == 0 && bytes > 0 {
+            self.shared.activate(self);
+        } else if before > 0 && bytes == 0 {
+            self.shared.deactivate(self.id);
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing waits for an upload.
+    /// Whether nothing waits.
     pub(super) fn is_delivered(&self) -> bool {
         self.outbox.lock().is_empty()
     }
 
-    /// Whether a chunk is ready.
-    pub(super) fn has_chunk(&self) -> bool {
-        self.outbox.lock().has_chunk()
+    /// Whether something is to be delivered before its time.
+    pub(super) fn is_full(&self) -> bool {
+        self.outbox.lock().is_full()
     }
 
-    /// Whether as much waits as makes a chunk.
+    /// Whether as much waits as is delivered at once.
     pub(super) fn has_backlog(&self) -> bool {
         self.outbox.lock().has_backlog()
     }
 
-    /// Gives up all that waits for an upload.
-    pub(super) fn abandon(&self) {
-        self.change(|outbox| {
-            while !outbox.is_empty() {
-                outbox.drop_oldest(Fate::NotDelivered, &self.ledger);
-            }
-        });
-        self.warn_once("the app is closed and its service does not answer: events are given up");
-    }
-
     pub(super) fn warn_once(&self, text: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(app = %self.app, "decision log: {text}");
+            tracing::warn!(app = %self.app, output = %self.name, "decision log: {text}");
         }
     }
 }

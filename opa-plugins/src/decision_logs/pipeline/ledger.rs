@@ -1,18 +1,23 @@
-//! What became of every event of an app.
+//! What became of every event, for each app and output.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// What became of an app's decisions: `decided` is always the sum of all the others.
+use super::super::super::status::DecisionLogsStatus;
+use super::super::chunk::ChunkCounters;
+use super::super::output::OutputError;
+
+/// What became of an app's decisions at one output: `decided` is always the sum of all the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppCounts {
     /// Events that were handed over.
     pub decided: u64,
-    /// Events that the service took, or the console's writer where no service is configured.
+    /// Events that the service or another output took, or the console's writer.
     pub delivered: u64,
     /// Events that the drop policy dropped.
     pub dropped_by_policy: u64,
@@ -22,8 +27,15 @@ pub struct AppCounts {
     pub rate_limited: u64,
     /// Events dropped because the buffer, of the app or of the process, was full.
     pub buffer_full: u64,
+    /// Events that were not in the sample (`when_full: sample`).
+    pub sampled_out: u64,
+    /// Events whose decision was refused, since there was no room for them in time
+    /// (`when_full: hold`).
+    pub refused: u64,
     /// Events that could not be encoded, or are too large for an upload.
     pub encoding_failed: u64,
+    /// Events that the output refused for good.
+    pub rejected: u64,
     /// Events that could not be delivered before the end: of the process, or of a closed app's
     /// patience.
     pub not_delivered: u64,
@@ -32,13 +44,16 @@ pub struct AppCounts {
 }
 
 impl AppCounts {
-    /// Events that are lost, for whatever reason but the drop policy.
+    /// Events that are missing at the output, for whatever reason but the drop policy.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.queue_full
             + self.rate_limited
             + self.buffer_full
+            + self.sampled_out
+            + self.refused
             + self.encoding_failed
+            + self.rejected
             + self.not_delivered
     }
 }
@@ -51,7 +66,10 @@ pub(super) enum Fate {
     QueueFull,
     RateLimited,
     BufferFull,
+    SampledOut,
+    Refused,
     EncodingFailed,
+    Rejected,
     NotDelivered,
 }
 
@@ -69,36 +87,124 @@ impl Totals {
     }
 }
 
-/// The counters of one app.
+/// How the last attempt to deliver something ended.
+#[derive(Clone)]
+struct Attempt {
+    failure: Option<(String, Option<u16>)>,
+}
+
+/// The counters of one app and output.
 pub(super) struct Ledger {
-    counts: Mutex<AppCounts>,
+    state: Mutex<State>,
     totals: Arc<Totals>,
+}
+
+#[derive(Default)]
+struct State {
+    counts: AppCounts,
+    chunks: ChunkCounters,
+    /// The buffer's limit is one of bytes.
+    limits_bytes: bool,
+    last: Option<Attempt>,
+    /// Nothing is delivered any more: all was settled, and what comes is.
+    closed: bool,
 }
 
 impl Ledger {
     pub(super) fn new(totals: &Arc<Totals>) -> Self {
         Self {
-            counts: Mutex::default(),
+            state: Mutex::default(),
             totals: Arc::clone(totals),
         }
     }
 
     pub(super) fn counts(&self) -> AppCounts {
-        *self.counts.lock()
+        self.state.lock().counts
+    }
+
+    /// Whether events that the buffer has no room for count as above a limit of bytes.
+    pub(super) fn limits_bytes(&self, limits_bytes: bool) {
+        self.state.lock().limits_bytes = limits_bytes;
+    }
+
+    /// Chunks were made.
+    pub(super) fn chunked(&self, counters: &ChunkCounters) {
+        self.state.lock().chunks.add(counters);
+    }
+
+    /// An attempt to deliver something has ended.
+    pub(super) fn attempted(&self, failure: Option<&OutputError>) {
+        let failure = failure.map(|error| (error.message.clone(), error.http_code));
+        self.state.lock().last = Some(Attempt { failure });
+    }
+
+    /// The last attempt and the counters, by OPA's names. `None` before the first attempt.
+    pub(super) fn upload_status(&self) -> Option<DecisionLogsStatus> {
+        let state = self.state.lock();
+        let (message, http_code) = state.last.clone()?.failure.unzip();
+        let counts = &state.counts;
+        let (full, bytes_full) = match state.limits_bytes {
+            true => (0, counts.buffer_full),
+            false => (counts.buffer_full, 0),
+        };
+        let full = full + counts.queue_full + counts.sampled_out + counts.refused;
+        let mut counters: BTreeMap<_, _> = state.chunks.iter().collect();
+        counters.extend([
+            (
+                "decision_logs_dropped_rate_limit_exceeded",
+                counts.rate_limited,
+            ),
+            ("decision_logs_dropped_buffer_size_limit_exceeded", full),
+            (
+                "decision_logs_dropped_buffer_size_limit_bytes_exceeded",
+                bytes_full,
+            ),
+            // Also of other reasons than their size.
+            ("decision_logs_encoding_failure", counts.encoding_failed),
+        ]);
+        counters.retain(|_, count| *count > 0);
+        Some(DecisionLogsStatus {
+            message,
+            http_code: http_code.flatten(),
+            counters,
+        })
     }
 
     /// An event was handed over.
     pub(super) fn take(&self) {
-        let mut counts = self.counts.lock();
-        counts.decided += 1;
-        counts.buffered += 1;
+        let mut state = self.state.lock();
+        state.counts.decided += 1;
+        if state.closed {
+            state.counts.not_delivered += 1;
+            return;
+        }
+        state.counts.buffered += 1;
         self.totals.buffered.fetch_add(1, Ordering::AcqRel);
     }
 
     /// So many events don't wait any more.
     pub(super) fn settle(&self, fate: Fate, events: u64) {
-        let mut counts = self.counts.lock();
-        // After the end all is settled already.
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        self.settle_in(&mut state, fate, events);
+    }
+
+    /// Nothing is delivered any more.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        let waiting = state.counts.buffered;
+        self.settle_in(&mut state, Fate::NotDelivered, waiting);
+        state.closed = true;
+    }
+
+    fn settle_in(&self, state: &mut State, fate: Fate, events: u64) {
+        let counts = &mut state.counts;
+        debug_assert!(
+            events <= counts.buffered,
+            "{events} of {counts:?} as {fate:?}"
+        );
         let events = events.min(counts.buffered);
         counts.buffered -= events;
         *match fate {
@@ -107,18 +213,15 @@ impl Ledger {
             Fate::QueueFull => &mut counts.queue_full,
             Fate::RateLimited => &mut counts.rate_limited,
             Fate::BufferFull => &mut counts.buffer_full,
+            Fate::SampledOut => &mut counts.sampled_out,
+            Fate::Refused => &mut counts.refused,
             Fate::EncodingFailed => &mut counts.encoding_failed,
+            Fate::Rejected => &mut counts.rejected,
             Fate::NotDelivered => &mut counts.not_delivered,
         } += events;
-        drop(counts);
         if events > 0 && self.totals.buffered.fetch_sub(events, Ordering::AcqRel) == events {
             self.totals.empty.notify_one();
         }
-    }
-
-    /// Nothing is delivered any more.
-    pub(super) fn abandon(&self) {
-        self.settle(Fate::NotDelivered, u64::MAX);
     }
 }
 
@@ -138,13 +241,19 @@ impl Unsettled {
         }
     }
 
+    /// So many more.
+    pub(super) fn add(&mut self, events: u64) {
+        self.events += events;
+    }
+
     pub(super) fn settle(&mut self, fate: Fate, events: u64) {
-        self.events = self.events.saturating_sub(events);
+        self.hand_on(events);
         self.ledger.settle(fate, events);
     }
 
     /// So many events wait elsewhere.
     pub(super) fn hand_on(&mut self, events: u64) {
+        debug_assert!(events <= self.events, "{events} of {}", self.events);
         self.events = self.events.saturating_sub(events);
     }
 }

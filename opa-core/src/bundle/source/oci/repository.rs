@@ -115,7 +115,7 @@ impl Repository {
 }
 
 fn failed(error: crate::service::ServiceError) -> SourceError {
-    SourceError::new(error.to_string())
+    SourceError::new(error.to_string()).with_class(error.class())
 }
 
 /// `access_token` or `token`: the first one counts if both are there, as in OPA.

@@ -1,0 +1,217 @@
+//! The app's own series, as OPA has them in `metrics.prometheus`: families as Prometheus' JSON.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use opa_core::plugin::BundleStatus;
+use opa_core::{OPA_VERSION, Value};
+
+use super::{DecisionLogsStatus, PluginState, StatusReport};
+
+/// What Go's clock answers for its zero time, in nanoseconds since 1970: OPA's value of a time that
+/// isn't known.
+const GO_ZERO_NANOS: i64 = -6_795_364_578_871_345_152;
+
+/// `metrics` of a status: with `prometheus: true` the series of bundles and plugins.
+pub(super) fn metrics(report: &StatusReport<'_>, prometheus: bool) -> Value {
+    let families = if prometheus { families(report) } else { vec![] };
+    let families = families
+        .into_iter()
+        .map(|it| (Value::from(it.name), it.into_value()));
+    let families = Value::object(families);
+    Value::object([(Value::from("prometheus"), families)])
+}
+
+fn families(report: &StatusReport<'_>) -> Vec<Family> {
+    let mut families = vec![
+        Family::gauge("opa_info", "Information about the OPA environment.")
+            .with(&[("version", OPA_VERSION)], 1),
+        plugin_states(&report.plugin_states()),
+    ];
+    if let Some(status) = &report.decision_logs {
+        families.push(last_upload(status));
+    }
+    let bundles = &report.instance.bundles;
+    if !bundles.is_empty() {
+        families.extend(times(bundles));
+    }
+    families
+}
+
+fn plugin_states(states: &BTreeMap<&str, PluginState>) -> Family {
+    let family = Family::gauge("plugin_status_gauge", "Gauge for the plugin by status.");
+    states.iter().fold(family, |family, (name, state)| {
+        family.with(&[("name", *name), ("status", state.as_str())], 1)
+    })
+}
+
+fn last_upload(status: &DecisionLogsStatus) -> Family {
+    let code = status.message.as_ref().map(|_| DecisionLogsStatus::CODE);
+    let http_code = status.http_code.map(|code| code.to_string());
+    let labels = [
+        ("code", code.unwrap_or_default()),
+        ("http_code", http_code.as_deref().unwrap_or_default()),
+    ];
+    Family::gauge(
+        "decision_logs_status_gauge",
+        "Gauge for the last decision log upload by status.",
+    )
+    .with(&labels, 1)
+}
+
+fn times(bundles: &[BundleStatus]) -> [Family; 4] {
+    let mut families = [
+        Family::gauge("last_bundle_request", "Gauge for the last bundle request."),
+        Family::gauge(
+            "last_success_bundle_activation",
+            "Gauge for the last success bundle activation.",
+        ),
+        Family::gauge(
+            "last_success_bundle_download",
+            "Gauge for the last success bundle download.",
+        ),
+        Family::gauge(
+            "last_success_bundle_request",
+            "Gauge for the last success bundle request.",
+        ),
+    ];
+    for bundle in bundles {
+        let [request, activation, download, success] = &mut families;
+        let name = ("name", &*bundle.name);
+        let revision = bundle.active_revision.as_deref().unwrap_or_default();
+        request.add(&[name], nanos(bundle.last_request));
+        activation.add(
+            &[("active_revision", revision), name],
+            nanos(bundle.last_successful_activation),
+        );
+        download.add(&[name], nanos(bundle.last_successful_download));
+        success.add(&[name], nanos(bundle.last_successful_request));
+    }
+    families
+}
+
+/// Nanoseconds since 1970.
+fn nanos(time: Option<SystemTime>) -> i64 {
+    let since = time.map(|time| time.duration_since(SystemTime::UNIX_EPOCH));
+    let nanos = |since: Duration| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    since.and_then(Result::ok).map_or(GO_ZERO_NANOS, nanos)
+}
+
+/// A metric with its series.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    series: Vec<Value>,
+}
+
+impl Family {
+    fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            series: Vec::new(),
+        }
+    }
+
+    fn with(mut self, labels: &[(&str, &str)], value: i64) -> Self {
+        self.add(labels, value);
+        self
+    }
+
+    /// Adds a series; labels are sorted by name.
+    fn add(&mut self, labels: &[(&str, &str)], value: i64) {
+        let label = |(name, value): &(&str, &str)| object([("name", *name), ("value", *value)]);
+        let labels = Value::array(labels.iter().map(label));
+        let value = object([("value", value)]);
+        self.series
+            .push(object([("label", labels), ("gauge", value)]));
+    }
+
+    fn into_value(self) -> Value {
+        object([
+            ("name", Value::from(self.name)),
+            ("help", Value::from(self.help)),
+            ("type", Value::from("GAUGE")),
+            ("metric", Value::array(self.series)),
+        ])
+    }
+}
+
+fn object<V: Into<Value>>(members: impl IntoIterator<Item = (&'static str, V)>) -> Value {
+    let members = members.into_iter();
+    Value::object(members.map(|(name, value)| (Value::from(name), value.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opa_core::AppId;
+    use opa_core::plugin::{InstanceStatus, State};
+
+    fn bundle(name: &str, at: Option<u64>) -> BundleStatus {
+        let mut bundle = BundleStatus::default();
+        bundle.name = name.into();
+        bundle.last_request = at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+        bundle.active_revision = at.map(|_| "r1".into());
+        bundle
+    }
+
+    fn families(bundles: Vec<BundleStatus>, prometheus: bool) -> Value {
+        let app = AppId::new("shop").unwrap();
+        let status = InstanceStatus::new(app, None, State::Ready, None, bundles);
+        let mut report = StatusReport::new(&status);
+        report.plugins.insert("status", PluginState::Ok);
+        report.decision_logs = Some(DecisionLogsStatus {
+            message: Some("m".into()),
+            http_code: Some(503),
+            ..DecisionLogsStatus::default()
+        });
+        metrics(&report, prometheus)
+            .get("prometheus")
+            .unwrap()
+            .clone()
+    }
+
+    fn text(families: &Value, name: &str) -> String {
+        families.at(&[name, "metric"]).unwrap().to_json()
+    }
+
+    #[test]
+    fn bundles_and_plugins_have_opas_series() {
+        let families = families(vec![bundle("a", None), bundle("b", Some(2))], true);
+        assert_eq!(
+            families.get("opa_info").unwrap().to_json(),
+            concat!(
+                r#"{"help":"Information about the OPA environment.","#,
+                r#""metric":[{"gauge":{"value":1},"label":[{"name":"version","value":"1.22.2"}]}],"#,
+                r#""name":"opa_info","type":"GAUGE"}"#
+            )
+        );
+        assert_eq!(
+            text(&families, "last_bundle_request"),
+            concat!(
+                r#"[{"gauge":{"value":-6795364578871345152},"label":[{"name":"name","value":"a"}]},"#,
+                r#"{"gauge":{"value":2000000000},"label":[{"name":"name","value":"b"}]}]"#
+            )
+        );
+        assert!(
+            text(&families, "last_success_bundle_activation").contains(
+                r#"[{"name":"active_revision","value":"r1"},{"name":"name","value":"b"}]"#
+            )
+        );
+        assert!(
+            text(&families, "plugin_status_gauge")
+                .contains(r#"[{"name":"name","value":"bundle"},{"name":"status","value":"OK"}]"#)
+        );
+        assert!(text(&families, "decision_logs_status_gauge").contains(
+            r#"[{"name":"code","value":"decision_log_error"},{"name":"http_code","value":"503"}]"#
+        ));
+        assert_eq!(families.len(), Some(7));
+    }
+
+    #[test]
+    fn without_bundles_there_are_no_series_of_them() {
+        assert_eq!(families(vec![], true).len(), Some(3));
+        assert_eq!(families(vec![bundle("a", None)], false).len(), Some(0));
+    }
+}
