@@ -148,13 +148,14 @@ fn manager(url: &str) -> Result<Manager, String> {
         "-" => String::new(),
         url => format!(
             "bundles: {{}}\nservices: {{logs: {{url: '{url}'}}}}\n\
-             decision_logs: {{service: logs, reporting: {{min_delay_seconds: 1, max_delay_seconds: 2}}}}\n"
+             decision_logs: {{service: logs, reporting: {{min_delay_seconds: 1, max_delay_seconds: 2}}}}\nstatus: {{service: logs}}\n"
         ),
     };
     let builder = Manager::builder()
         .config_yaml(&config)
         .engine(Scripted::data())
         .plugin(opa_plugins::decision_logs())
+        .plugin(opa_plugins::status())
         .in_memory([], Value::empty_object());
     let manager = builder.and_then(|builder| builder.build());
     manager.map_err(|error| error.to_string())
