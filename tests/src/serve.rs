@@ -179,10 +179,12 @@ fn addresses(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
 /// The binary that Cargo built beside this test: `target/<profile>/serve`.
 fn program() -> Result<PathBuf, String> {
     let test = env::current_exe().map_err(|error| error.to_string())?;
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .ok_or("a test lies in `deps`")?;
+    let folder = test.parent().ok_or("a program lies in a folder")?;
+    // A test lies in `deps`, a program beside that.
+    let profile = match folder.ends_with("deps") {
+        true => folder.parent().ok_or("`deps` lies in a folder")?,
+        false => folder,
+    };
     let program = profile.join(format!("serve{}", env::consts::EXE_SUFFIX));
     let hint = "`cargo test --workspace` builds it, as does `cargo build --bin serve`";
     if !program.is_file() {

@@ -15,6 +15,7 @@ mod fetch;
 mod kafka;
 mod moto;
 mod nginx;
+mod oha;
 mod opa;
 mod oras;
 mod ports;
@@ -22,6 +23,7 @@ mod process;
 mod prometheus;
 mod s3;
 mod seaweedfs;
+mod skipper;
 mod toxiproxy;
 mod versitygw;
 mod watchdog;
@@ -34,12 +36,14 @@ pub use envoy_plugin::{EnvoyPlugin, RunningEnvoyPlugin};
 pub use kafka::{KAFKA_PASSWORD, KAFKA_USER, Kafka, KafkaMessage, RunningKafka};
 pub use moto::Moto;
 pub use nginx::{Nginx, RunningNginx, renew};
+pub use oha::{Load, Loaded, Oha};
 pub use opa::{Opa, RunningOpa};
 pub use oras::Oras;
 pub use process::{Process, StartError};
 pub use prometheus::{Prometheus, RunningPrometheus};
 pub use s3::{RunningS3, S3_REGION};
 pub use seaweedfs::Seaweedfs;
+pub use skipper::{RunningSkipper, Skipper};
 pub use toxiproxy::{RunningToxiproxy, Toxiproxy};
 pub use versitygw::{Versitygw, accesses as versitygw_accesses};
 
@@ -119,4 +123,14 @@ pub fn moto() -> Option<Moto> {
 /// Apache Kafka, version 4.1.2.
 pub fn kafka() -> Option<Kafka> {
     fetch::fetch(&kafka::RECIPE).map(Kafka::at)
+}
+
+/// Skipper, version 0.27.0, whose filter has Open Policy Agent inside.
+pub fn skipper() -> Option<Skipper> {
+    fetch::fetch(&skipper::RECIPE).map(Skipper::at)
+}
+
+/// The load generator oha, version 1.16.0.
+pub fn oha() -> Option<Oha> {
+    fetch::fetch(&oha::RECIPE).map(Oha::at)
 }

@@ -61,6 +61,11 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The directory of this one process, removed with it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
