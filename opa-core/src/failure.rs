@@ -181,7 +181,8 @@ impl FailureCounts {
         self.0.iter().copied()
     }
 
-    pub(crate) fn add(&mut self, class: FailureClass) {
+    /// Counts another failure of `class`.
+    pub fn add(&mut self, class: FailureClass) {
         match self.0.iter_mut().find(|(counted, _)| *counted == class) {
             Some((_, count)) => *count += 1,
             None => self.0.push((class, 1)),

@@ -117,8 +117,6 @@ fn headers(post: &Post) -> HashMap<String, String> {
 fn is_left_out(family: &str) -> bool {
     family.starts_with("go_")
         || [
-            "bundle_failed_load_counter",
-            "bundle_loaded_counter",
             "bundle_loading_duration_ns",
             "http_request_duration_seconds",
         ]
@@ -155,6 +153,10 @@ async fn compare_sequence(steps: &[Step], signing: &str) {
         for families in [&mut told, &mut expected] {
             let states = families.get_mut("plugin_status_gauge").unwrap();
             states.1.retain(|labels| !labels.contains("discovery"));
+            // OPA has a failure's text where ours has its class.
+            if let Some(failures) = families.get_mut("bundle_failed_load_counter") {
+                failures.1.clear();
+            }
         }
         assert_eq!(told, expected, "{}", step.name);
         assert_eq!(ours["plugins"]["status"], theirs["plugins"]["status"]);

@@ -34,8 +34,35 @@ fn families(report: &StatusReport<'_>) -> Vec<Family> {
     let bundles = &report.instance.bundles;
     if !bundles.is_empty() {
         families.extend(times(bundles));
+        families.extend(loads(bundles));
     }
     families
+}
+
+/// OPA counts reports of its bundles, and tells a failure's text; here activations are counted, and
+/// failures by their [class](opa_core::FailureClass), as for Prometheus. Those at zero are left out.
+fn loads(bundles: &[BundleStatus]) -> impl Iterator<Item = Family> {
+    let mut loaded = Family::counter("bundle_loaded_counter", "Counter for the bundle loaded.");
+    let mut failed = Family::counter(
+        "bundle_failed_load_counter",
+        "Counter for the failed bundle load.",
+    );
+    for bundle in bundles {
+        let name = ("name", &*bundle.name);
+        if bundle.loads > 0 {
+            loaded.add(&[name], count(bundle.loads));
+        }
+        for (class, failures) in bundle.failures.iter() {
+            let labels = [("code", "bundle_error"), ("message", class.as_str()), name];
+            failed.add(&labels, count(failures));
+        }
+    }
+    let families = [loaded, failed].into_iter();
+    families.filter(|family| !family.series.is_empty())
+}
+
+fn count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn plugin_states(states: &BTreeMap<&str, PluginState>) -> Family {
@@ -101,14 +128,30 @@ fn nanos(time: Option<SystemTime>) -> i64 {
 struct Family {
     name: &'static str,
     help: &'static str,
+    kind: Kind,
     series: Vec<Value>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
 }
 
 impl Family {
     fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, Kind::Gauge)
+    }
+
+    fn counter(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, Kind::Counter)
+    }
+
+    fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
         Self {
             name,
             help,
+            kind,
             series: Vec::new(),
         }
     }
@@ -123,15 +166,25 @@ impl Family {
         let label = |(name, value): &(&str, &str)| object([("name", *name), ("value", *value)]);
         let labels = Value::array(labels.iter().map(label));
         let value = object([("value", value)]);
+        let member = match self.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
         self.series
-            .push(object([("label", labels), ("gauge", value)]));
+            .push(object([("label", labels), (member, value)]));
     }
 
     fn into_value(self) -> Value {
         object([
             ("name", Value::from(self.name)),
             ("help", Value::from(self.help)),
-            ("type", Value::from("GAUGE")),
+            (
+                "type",
+                Value::from(match self.kind {
+                    Kind::Counter => "COUNTER",
+                    Kind::Gauge => "GAUGE",
+                }),
+            ),
             ("metric", Value::array(self.series)),
         ])
     }
@@ -145,8 +198,8 @@ fn object<V: Into<Value>>(members: impl IntoIterator<Item = (&'static str, V)>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opa_core::AppId;
     use opa_core::plugin::{InstanceStatus, State};
+    use opa_core::{AppId, FailureClass};
 
     fn bundle(name: &str, at: Option<u64>) -> BundleStatus {
         let mut bundle = BundleStatus::default();
@@ -207,6 +260,28 @@ mod tests {
             r#"[{"name":"code","value":"decision_log_error"},{"name":"http_code","value":"503"}]"#
         ));
         assert_eq!(families.len(), Some(7));
+    }
+
+    #[test]
+    fn activations_and_failures_are_counters() {
+        let mut bundle = bundle("a", Some(2));
+        bundle.loads = 3;
+        bundle.failures.add(FailureClass::NotFound);
+        bundle.failures.add(FailureClass::NotFound);
+        let families = families(vec![bundle], true);
+        assert_eq!(
+            text(&families, "bundle_loaded_counter"),
+            r#"[{"counter":{"value":3},"label":[{"name":"name","value":"a"}]}]"#
+        );
+        assert_eq!(
+            text(&families, "bundle_failed_load_counter"),
+            concat!(
+                r#"[{"counter":{"value":2},"label":[{"name":"code","value":"bundle_error"},"#,
+                r#"{"name":"message","value":"not_found"},{"name":"name","value":"a"}]}]"#
+            )
+        );
+        let kind = families.at(&["bundle_loaded_counter", "type"]);
+        assert_eq!(kind, Some(&Value::from("COUNTER")));
     }
 
     #[test]

@@ -174,9 +174,11 @@ impl Intake {
         self.terms.when_full.holds() && self.lanes().any(blocked)
     }
 
-    /// Whether no decision waits for its event.
+    /// Whether nobody waits for an event: neither a decision nor a reader of the console, who wants
+    /// to see the events of all apps in their order.
     pub(super) fn can_wait(&self) -> bool {
         self.terms.durability == Durability::Async
+            && !self.lanes().any(|lane| lane.transport.is_console())
     }
 
     fn decided(&self) {
