@@ -190,6 +190,8 @@ impl Connection {
         if self.lane.lane.kind == Kind::Plain {
             return Some(self.client.execute(request).await);
         }
+        let long_polls = &self.peer().long_polls;
+        let turn = long_polls.turn(&self.streams).await?;
         let (body, opened) = long_polls::body();
         *request.body_mut() = Some(body);
         let mut response = std::pin::pin!(self.client.execute(request));
@@ -203,7 +205,12 @@ impl Connection {
             }
         }
         *self.lane.open.lock() = Some(Arc::clone(&self.streams));
-        self.peer().long_polls.note_open(&self.streams);
+        long_polls.note_open(&self.streams);
+        tokio::select! {
+            biased;
+            response = &mut response => return Some(response),
+            () = turn.end() => {}
+        }
         Some(response.await)
     }
 
@@ -240,7 +247,10 @@ impl Connection {
             Kind::Plain if is_connect => return,
             Kind::Plain => self.peer().leave_shared(),
             // Whether the server still speaks HTTP/2 is to be seen.
-            Kind::Multiplexed if is_connect => self.peer().http2.store(false, Ordering::Relaxed),
+            Kind::Multiplexed if is_connect => {
+                self.peer().http2.store(false, Ordering::Relaxed);
+                self.peer().long_polls.give_up(lane, &self.streams);
+            }
             Kind::Multiplexed => {}
         }
         if !Arc::ptr_eq(lane, &self.peer().client.plain) {

@@ -5,6 +5,9 @@
 //! kept back until a stream ends, which among long polls may take an hour. So it is found out: a
 //! request drops its body when its stream is open, and where none opens any more there is no room
 //! for more. Until that is known there is one connection whose streams are not open.
+//!
+//! The library takes any number of requests that come at once, and counts them only when its
+//! connection runs again. So they take turns, unless the server is known to allow enough.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::clients::Kind;
@@ -41,6 +44,10 @@ const TICK: Duration = Duration::from_millis(250);
 const QUIET_TICKS: u32 = 4;
 const TICKS: u32 = 20;
 
+/// How long the connection has to count a stream, at least, before the next one may open. It takes
+/// microseconds; one that was not counted in time would be missed only with the one before it.
+const TURN: Duration = Duration::from_millis(10);
+
 /// The long polls of a server over HTTP/2.
 #[derive(Default)]
 pub(super) struct LongPolls {
@@ -59,11 +66,18 @@ struct State {
 }
 
 /// The streams of a client.
-#[derive(Default)]
 pub(super) struct Streams {
     open: AtomicU32,
     /// As many as ever were.
     opened: AtomicU32,
+    /// Whose stream opens. Closed when there is no connection to open it with.
+    turn: Arc<Semaphore>,
+}
+
+/// The right to open a stream.
+pub(super) struct Turn {
+    permit: Option<OwnedSemaphorePermit>,
+    since: Instant,
 }
 
 /// Whether there is a place for one more.
@@ -130,10 +144,38 @@ impl LongPolls {
         is_news
     }
 
+    /// The turn to open one of `streams`. `None` when it can't be had: they have no connection, or
+    /// no room for one more.
+    pub(super) async fn turn(&self, streams: &Streams) -> Option<Turn> {
+        let permit = match self.width() {
+            Some(PER_LANE) => None,
+            _ => Some(Arc::clone(&streams.turn).acquire_owned().await.ok()?),
+        };
+        let open = streams.open.load(Ordering::Relaxed);
+        let since = Instant::now();
+        let has_room = self.width().is_none_or(|width| open < width);
+        has_room.then_some(Turn { permit, since })
+    }
+
+    /// There is no connection to be had with the client of `lane`, nor for those who wait for
+    /// their turn with its `streams`.
+    pub(super) fn give_up(&self, lane: &Arc<Lane>, streams: &Streams) {
+        let mut state = self.state.lock();
+        state.lanes.retain(|other| !Arc::ptr_eq(other, lane));
+        // Another server may come in its place.
+        state.width = None;
+        drop(state);
+        streams.turn.close();
+        self.changed.notify_waiters();
+    }
+
+    fn width(&self) -> Option<u32> {
+        self.state.lock().width()
+    }
+
     /// Whether connections are known to take fewer than they should.
     pub(super) fn is_narrow(&self) -> bool {
-        let mut state = self.state.lock();
-        state.width().is_some_and(|width| width < PER_LANE)
+        self.width().is_some_and(|width| width < PER_LANE)
     }
 
     /// One that had a place in `lane` goes, with its stream open or not.
@@ -162,6 +204,28 @@ impl State {
     fn width(&mut self) -> Option<u32> {
         self.width.take_if(|(_, until)| *until <= Instant::now());
         self.width.map(|(width, _)| width)
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            open: AtomicU32::new(0),
+            opened: AtomicU32::new(0),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+impl Turn {
+    /// The stream is open. The next one has its turn when the connection has counted it; after the
+    /// first one also when the server said how many there may be, which takes no longer than it
+    /// took to connect.
+    pub(super) async fn end(self) {
+        if let Some(permit) = self.permit {
+            tokio::time::sleep(TURN.max(self.since.elapsed())).await;
+            drop(permit);
+        }
     }
 }
 
@@ -227,6 +291,8 @@ impl Body for Empty {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     impl LongPolls {
@@ -319,6 +385,51 @@ mod tests {
             polls.note_open(&streams);
         }
         assert_eq!(full.await, TICKS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_open_one_after_the_other_until_there_are_known_to_be_enough() {
+        let (polls, streams) = (LongPolls::default(), Streams::default());
+        let _places = polls.places();
+        let started = Instant::now();
+        let first = polls.turn(&streams).await.unwrap();
+        // It takes that long to connect.
+        tokio::time::advance(TURN * 5).await;
+        polls.note_open(&streams);
+        let ((), second) = tokio::join!(first.end(), polls.turn(&streams));
+        assert_eq!(started.elapsed(), TURN * 10);
+        polls.note_open(&streams);
+        let ((), third) = tokio::join!(second.unwrap().end(), polls.turn(&streams));
+        assert_eq!(started.elapsed(), TURN * 11);
+        // It finds no room, and the others need not find out.
+        let mut fourth = std::pin::pin!(polls.turn(&streams));
+        assert!((&mut fourth).now_or_never().is_none());
+        polls.note_full(2);
+        drop(third);
+        assert!(fourth.await.is_none());
+        assert_eq!(started.elapsed(), TURN * 11);
+
+        let streams = Streams::default();
+        polls.state.lock().width = Some((PER_LANE, Instant::now() + KNOWN_FOR));
+        let (one, two) = (polls.turn(&streams).await, polls.turn(&streams).await);
+        assert!(one.unwrap().permit.is_none() && two.unwrap().permit.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_a_turn_go_when_there_is_no_connection() {
+        let (polls, streams) = (LongPolls::default(), Streams::default());
+        let lane = polls.place().unwrap();
+        polls.note_full(3);
+        let first = polls.turn(&streams).await.unwrap();
+        let mut second = std::pin::pin!(polls.turn(&streams));
+        assert!((&mut second).now_or_never().is_none());
+        polls.give_up(&lane, &streams);
+        drop(first);
+        assert!(second.await.is_none());
+        assert!(!polls.is_narrow());
+        polls.leave(&lane, false);
+        assert!(!Arc::ptr_eq(&polls.place().unwrap(), &lane));
+        assert_eq!(polls.lanes(), 1);
     }
 
     #[tokio::test]
