@@ -334,6 +334,43 @@ async fn what_a_policy_on_logs_says_is_done_and_what_it_fails_to_say_is_withheld
 }
 
 #[tokio::test]
+async fn a_rule_of_a_mask_that_an_error_skips_withholds_the_event() {
+    let sink = LogSink::start().await.unwrap();
+    let mask = Module::v1(
+        "mask.rego",
+        "package system.log\n\
+         mask contains \"/input/secret\" if to_number(input.input.level) > 1",
+    );
+    let manager = Manager::builder()
+        .config_yaml(&config(&sink, ""))
+        .in_memory(
+            [mask, Module::v1("a.rego", "package a\nb := 1")],
+            Value::empty_object(),
+        )
+        .unwrap()
+        .plugin(opa_plugins::decision_logs())
+        .build()
+        .unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+    for level in ["1", "2", "many"] {
+        let members = [("level", level), ("secret", "s3cr3t")];
+        let members = members.map(|(name, value)| (Value::from(name), Value::from(value)));
+        app.decide("a/b", Value::object(members)).await;
+    }
+    manager.shutdown(LONG).await;
+    let shown = |event: &Value| {
+        let why = event.at(&["custom", "withheld"]).and_then(Value::as_str);
+        (event.to_json().contains("s3cr3t"), why.map(str::to_owned))
+    };
+    let why = "the mask policy failed: eval_error".to_owned();
+    assert_eq!(
+        events(&sink).iter().map(shown).collect::<Vec<_>>(),
+        [(true, None), (false, None), (false, Some(why))]
+    );
+}
+
+#[tokio::test]
 async fn the_program_says_when_and_is_told_what_became_of_it() {
     let sink = LogSink::start().await.unwrap();
     let plugin = opa_plugins::decision_logs();

@@ -58,7 +58,9 @@ impl Asked for Snapshot {
         // Prints of these evaluations would show what a mask is to hide: they go nowhere.
         let ctx = EvalContext::with_clock(budget, Arc::clone(&desk.clock))
             .with_memo(Memo::new(desk.now(), rand::random()))
-            .with_caches(Arc::clone(&desk.caches));
+            .with_caches(Arc::clone(&desk.caches))
+            // A rule that an error skips may be the one that hides something.
+            .with_strict_builtin_errors();
         let task = Task {
             runner: Arc::clone(&desk.runner),
             app: desk.app.clone(),

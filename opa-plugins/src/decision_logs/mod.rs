@@ -10,7 +10,8 @@
 //! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made the
 //!   decision. Where one fails, is stopped by its budget (a second, else that of decisions) or has
 //!   a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text of
-//!   its error, and `custom.withheld` tells why. OPA loses such an event.
+//!   its error, and `custom.withheld` tells why. OPA loses such an event. The error of a built-in
+//!   (`to_number("x")`) fails the policy, too: OPA skips the rule, and so shows what it would hide.
 //! - The wait for an upload (`min_delay_seconds` to `max_delay_seconds`) starts with the first event
 //!   that waits. After an upload that failed it is tried again sooner, exponentially from 100 ms to
 //!   `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks keep their
@@ -96,9 +97,7 @@
 //! What an app leaves that is closed is tried for ten minutes and stays then.
 //! At the end of the process what can't be delivered within the deadline stays.
 //!
-//! A mask that is undefined shows the event whole, as in OPA; that includes a mask whose rules
-//! failed with an error of a built-in (such as a division by zero) outside of strict mode, since
-//! the engine answers undefined for both.
+//! A mask that is undefined shows the event whole, as in OPA.
 //!
 //! The parts are here for sinks of a program's own, too: the event as OPA uploads it
 //! ([`write_event`]), the answers of the policies on logs ([`mask`], [`is_dropped`]),

@@ -32,6 +32,7 @@ pub struct EvalContext {
     steps: u64,
     next_clock: u64,
     memory: u64,
+    strict_builtin_errors: bool,
 }
 
 impl EvalContext {
@@ -57,6 +58,7 @@ impl EvalContext {
             steps: 0,
             next_clock: CLOCK_EVERY,
             memory: 0,
+            strict_builtin_errors: false,
         }
     }
 
@@ -86,6 +88,20 @@ impl EvalContext {
     pub fn with_prints(mut self, sink: Arc<dyn PrintSink>) -> Self {
         self.sink = Some(sink);
         self
+    }
+
+    /// With errors of built-ins that end the evaluation instead of being undefined. Default: as the
+    /// policy was compiled.
+    #[must_use]
+    pub fn with_strict_builtin_errors(mut self) -> Self {
+        self.strict_builtin_errors = true;
+        self
+    }
+
+    /// Whether errors of built-ins end this evaluation, however the policy was compiled.
+    #[must_use]
+    pub fn strict_builtin_errors(&self) -> bool {
+        self.strict_builtin_errors
     }
 
     /// Bounds the next evaluation to `slice` from now; `None` lifts the bound.

@@ -1,7 +1,7 @@
 //! Evaluations.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use regorus::utils::limits::ExecutionTimerConfig;
@@ -27,6 +27,8 @@ pub(super) struct RegorusBound {
     compiled: Arc<Compiled>,
     /// Prepared; each evaluation runs on a clone.
     interpreter: Interpreter,
+    /// Its like, for evaluations that errors of built-ins end.
+    strict: OnceLock<Interpreter>,
     data: Value,
     /// Kept so that other policies find it.
     _converted: Arc<Converted>,
@@ -68,6 +70,7 @@ impl RegorusBound {
         Self {
             compiled,
             interpreter,
+            strict: OnceLock::new(),
             data,
             _converted: converted,
         }
@@ -100,6 +103,17 @@ impl RegorusBound {
         }
     }
 
+    fn interpreter(&self, strict: bool) -> &Interpreter {
+        if strict == self.compiled.strict {
+            return &self.interpreter;
+        }
+        self.strict.get_or_init(|| {
+            let mut interpreter = self.interpreter.clone();
+            interpreter.set_strict_builtin_errors(strict);
+            interpreter
+        })
+    }
+
     fn run(
         &self,
         question: &Question,
@@ -114,8 +128,9 @@ impl RegorusBound {
             ))
         })?;
         let exhausted = Arc::new(AtomicBool::new(false));
-        let mut interpreter = self.interpreter.clone();
-        self.extend(&mut interpreter, &exhausted, ctx)?;
+        let strict = self.compiled.strict || ctx.strict_builtin_errors();
+        let mut interpreter = self.interpreter(strict).clone();
+        self.extend(&mut interpreter, &exhausted, strict, ctx)?;
         interpreter.set_execution_timer_config(ExecutionTimerConfig {
             limit: ctx.remaining(),
             check_interval: CLOCK_EVERY,
@@ -131,7 +146,7 @@ impl RegorusBound {
         // regorus can lose the error of its timer: in a function of which another definition has
         // a value.
         ctx.check()?;
-        let value = answer.map_err(|text| self.stop(&text))?;
+        let value = answer.map_err(|text| stop(&text, strict))?;
         match descend(&value, rest.iter().map(String::as_str)) {
             None | Some(Theirs::Undefined) => Ok(None),
             Some(value) => Ok(Some(from_regorus(value, ctx)?)),
@@ -143,9 +158,9 @@ impl RegorusBound {
         &self,
         interpreter: &mut Interpreter,
         exhausted: &Arc<AtomicBool>,
+        strict: bool,
         ctx: &EvalContext,
     ) -> Result<(), Stop> {
-        let strict = self.compiled.strict;
         for &guarded in &self.compiled.guarded {
             let exhausted = Arc::clone(exhausted);
             let call = move |args: Vec<Theirs>| Ok(guarded.call(&args, strict, &exhausted)?);
@@ -165,14 +180,6 @@ impl RegorusBound {
             added.map_err(|error| internal(error.to_string()))?;
         }
         Ok(())
-    }
-
-    fn stop(&self, text: &str) -> Stop {
-        if text::is_time_out(text) {
-            Stop::Interrupted(Interrupt::Time)
-        } else {
-            Stop::Failed(text::eval_error(text, self.compiled.strict))
-        }
     }
 }
 
@@ -238,6 +245,14 @@ fn hand_on_prints(interpreter: &mut Interpreter, ctx: &mut EvalContext) {
             Some((place, text)) => ctx.print(place, text.strip_prefix(": ").unwrap_or(text)),
             None => ctx.print("", line),
         }
+    }
+}
+
+fn stop(text: &str, strict: bool) -> Stop {
+    if text::is_time_out(text) {
+        Stop::Interrupted(Interrupt::Time)
+    } else {
+        Stop::Failed(text::eval_error(text, strict))
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::testing::{
 };
 use crate::Value;
 use crate::engine::{
-    Budget, Clock, EntrypointPath, EvalContext, Interrupt, Memo, Outcome, PrintSink,
+    Budget, Clock, EntrypointPath, EvalContext, EvalError, Interrupt, Memo, Outcome, PrintSink,
 };
 
 #[test]
@@ -48,6 +48,26 @@ fn an_error_of_a_built_in_is_undefined_or_in_strict_mode_an_error() {
         };
         assert_eq!(error.code(), "eval_builtin_error");
         assert!(!error.message().contains('\n'));
+    }
+}
+
+#[test]
+fn a_single_evaluation_can_be_strict() {
+    let bound = bind("package a\nx := to_number(\"nope\")\ny := 1", "{}");
+    for path in ["a/x", "a/y", "a"] {
+        let entrypoint = bound
+            .prepare(&EntrypointPath::parse(path).unwrap())
+            .unwrap();
+        let mut ctx = EvalContext::new(Budget::default()).with_strict_builtin_errors();
+        let strict = bound.eval(&entrypoint, &Value::NULL, &mut ctx);
+        match path {
+            "a/y" => assert_eq!(strict, Outcome::Value(Value::from(1))),
+            _ => assert!(
+                matches!(&strict, Outcome::Error(error) if error.code() == EvalError::BUILTIN)
+            ),
+        }
+        // Others are as they were.
+        assert!(!matches!(eval(&*bound, path), Outcome::Error(_)));
     }
 }
 
