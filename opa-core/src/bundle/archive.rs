@@ -1,6 +1,7 @@
 //! Reads bundles from gzip'd tar archives.
 
 mod files;
+mod pax;
 mod update;
 
 use std::io::{self, Read};
@@ -11,13 +12,14 @@ use tar::{Archive, Entry, EntryType};
 
 use self::files::{DataFiles, Files, Listing, SignedFiles, Survey};
 use super::assemble::Assembler;
-use super::bounded::{Bounded, Passed, Source, SourceFailed};
+use super::bounded::{Bounded, Source};
 use super::content::Content;
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
+use super::refusals::{damaged, failed, file_too_large, refused, too_many_entries};
 use super::signature::Signatures;
 use super::store::Store;
-use super::{Bundle, Limits, Verification, pax};
+use super::{Bundle, Limits, Verification};
 
 pub(crate) use self::update::read_shared;
 pub use self::update::{Update, read_update};
@@ -280,66 +282,6 @@ fn refuse_special(name: &[u8]) -> Result<(), BundleError> {
         }
         _ => Ok(()),
     }
-}
-
-/// The fault of an archive that can't be read on.
-pub(super) fn failed(error: io::Error, limits: &Limits) -> BundleError {
-    let inner = error.get_ref();
-    if inner.is_some_and(|inner| inner.is::<Passed>()) {
-        return total_too_large(limits);
-    }
-    if inner.is_some_and(|inner| inner.is::<SourceFailed>()) {
-        return BundleError::io("bundle read failed", error);
-    }
-    BundleError::with_source(
-        BundleErrorKind::Archive,
-        format!("archive read failed: {error}"),
-        error,
-    )
-}
-
-pub(super) fn refused(path: &EntryPath, expected: &str) -> BundleError {
-    BundleError::new(
-        BundleErrorKind::Entry,
-        format!("bundle entry `{}` refused: expected {expected}", path.raw()),
-    )
-}
-
-pub(super) fn file_too_large(name: &str, size: u64, limits: &Limits) -> BundleError {
-    BundleError::new(
-        BundleErrorKind::Limit,
-        format!(
-            "bundle file {name} size ({size} bytes) exceeds configured size_limit_bytes ({} bytes)",
-            limits.file_bytes()
-        ),
-    )
-}
-
-pub(super) fn total_too_large(limits: &Limits) -> BundleError {
-    BundleError::new(
-        BundleErrorKind::Limit,
-        format!(
-            "bundle is larger than {} bytes uncompressed, the limit of all files together",
-            limits.total_bytes()
-        ),
-    )
-}
-
-pub(super) fn too_many_entries(limits: &Limits) -> BundleError {
-    BundleError::new(
-        BundleErrorKind::Limit,
-        format!(
-            "bundle has more than {} entries, the limit",
-            limits.entries()
-        ),
-    )
-}
-
-pub(super) fn damaged(found: &str) -> BundleError {
-    BundleError::new(
-        BundleErrorKind::Archive,
-        format!("archive read failed: found {found}"),
-    )
 }
 
 #[cfg(test)]

@@ -6,10 +6,9 @@ use opa_rego::{ReadJsonError, Value};
 use sha2::{Digest, Sha256};
 
 use super::Limits;
-use super::archive::{damaged, failed};
-use super::assemble::malformed;
 use super::error::BundleError;
 use super::path::EntryPath;
+use super::refusals::{damaged, failed, malformed};
 use super::store::Sha256Digest;
 
 /// No buffer is made larger than this on the word of a header alone.

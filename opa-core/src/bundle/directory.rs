@@ -4,10 +4,11 @@ use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf, Prefix};
 
-use super::archive::{file_too_large, read, refused, too_many_entries, total_too_large};
+use super::archive::read;
 use super::assemble::Assembler;
 use super::error::{BundleError, BundleErrorKind};
 use super::path::{EntryPath, FileKind};
+use super::refusals::{file_too_large, refused, too_many_entries, total_too_large};
 use super::{Bundle, Limits};
 
 /// Reads and checks a bundle from a local directory, or from a tarball if `path` is a file.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use opa_rego::Value;
 
 use super::super::Bundle;
-use super::super::assemble::{Assembler, format, place, value_of};
+use super::super::assemble::Assembler;
 use super::super::content::Content;
 use super::super::data::Tree;
+use super::super::data_file::{format, place, value_of};
 use super::super::error::BundleError;
 use super::super::path::{EntryPath, FileKind};
+use super::super::refusals::damaged;
 use super::super::signature::{Listed, Signatures};
 use super::super::store::{Sha256Digest, Store};
-use super::damaged;
 
 /// What takes the files of an archive, in their order.
 pub(super) trait Files {

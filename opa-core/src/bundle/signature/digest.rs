@@ -5,7 +5,7 @@ use sha1::Sha1;
 use sha2::digest::Digest;
 use sha2::{Sha224, Sha256, Sha384, Sha512, Sha512_224, Sha512_256};
 
-use super::super::assemble;
+use super::super::data_file;
 use super::super::error::BundleError;
 use super::super::path::{EntryPath, FileKind};
 use super::fault;
@@ -48,7 +48,7 @@ pub(super) fn canonical(path: &EntryPath, bytes: &[u8]) -> Result<Option<Vec<u8>
         return Ok(None);
     }
     let mut canonical = Vec::new();
-    assemble::json(path, bytes)?.write_json(&mut canonical);
+    data_file::json(path, bytes)?.write_json(&mut canonical);
     Ok(Some(canonical))
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let text = "{ \"b\": [1.50, 1E3, 10000000000000000000001],\n\"a\": \"<&>\\u2028\\u00e9/\"}";
         let expected = "{\"a\":\"<&>\\u2028é/\",\"b\":[1.50,1E3,10000000000000000000001]}";
         assert_eq!(canonical(".manifest", text).as_deref(), Some(expected));
-        for format in [assemble::json, assemble::yaml] {
+        for format in [data_file::json, data_file::yaml] {
             let path = EntryPath::new(b"data.x").unwrap();
             assert_eq!(format(&path, text.as_bytes()).unwrap().to_json(), expected);
         }

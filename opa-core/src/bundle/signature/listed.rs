@@ -8,15 +8,7 @@ use super::super::path::EntryPath;
 use super::digest::{canonical, digest, from_hex};
 use super::fault;
 use super::pattern::Pattern;
-use super::token::Claims;
-
-/// What a signature says about a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct File {
-    /// Of the digest, in hexadecimal.
-    pub(super) hash: String,
-    pub(super) algorithm: String,
-}
+use super::token::{Claims, File};
 
 /// The files of a verified signature that were not found yet.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::super::error::BundleError;
-use super::listed::File;
 use super::{fault, key};
 use crate::config::{KeyConfig, SigningConfig};
 
@@ -18,6 +17,14 @@ pub(super) struct Claims {
     pub(super) files: BTreeMap<String, File>,
     /// `iat`: when it was made, in seconds since 1970.
     pub(super) issued_at: Option<i64>,
+}
+
+/// What a signature says about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct File {
+    /// Of the digest, in hexadecimal.
+    pub(super) hash: String,
+    pub(super) algorithm: String,
 }
 
 /// Verifies a token. Answers what it says.
