@@ -20,7 +20,7 @@ pub(super) fn metrics(report: &StatusReport<'_>, prometheus: bool) -> Value {
         .into_iter()
         .map(|it| (Value::from(it.name), it.into_value()));
     let logs = report.decision_logs.iter();
-    let counters = logs.flat_map(|status| nonzero(status)).map(|(name, it)| {
+    let counters = logs.flat_map(nonzero).map(|(name, it)| {
         let name = format!("counter_{name}");
         (Value::from(name), Value::from(count(it)))
     });

@@ -50,7 +50,7 @@ pub(crate) fn plugin_states(
     has_decision_logs: bool,
     has_status: bool,
 ) -> impl Iterator<Item = (&'static str, PluginState)> + use<> {
-    let decision_logs = has_decision_logs.then(|| match status.state {
+    let decision_logs = has_decision_logs.then_some(match status.state {
         State::Closed => PluginState::NotReady,
         State::Starting | State::Ready | State::Failed { .. } => PluginState::Ok,
     });
