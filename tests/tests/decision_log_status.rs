@@ -1,5 +1,6 @@
 //! The status of bundles, as the real `opa` posts it and as ours encodes it, for the same server.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use opa_core::plugin::{Attached, InstanceStatus, Plugin, Scope};
 use opa_plugins::status::{DecisionLogsStatus, StatusReport};
 use serde_json::{Value as Json, json};
 use tests::bundle_server::{Answer, BundleServer};
-use tests::log_sink::{LogSink, Post};
+use tests::log_sink::{self, LogSink, Post};
 use tests::peers;
 use tests::scripted::Scripted;
 use tests::statuses::{differences, shape};
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Longer than anything here takes; a test that waits for it fails.
 const LONG: Duration = Duration::from_secs(60);
+
+const SUCCESS: log_sink::Answer = log_sink::Answer::Status(200);
 
 fn bundle(module: &str) -> Vec<u8> {
     BundleWriter::new()
@@ -68,7 +71,11 @@ fn has_ended(status: &Json) -> bool {
     let Some(bundle) = status.pointer("/bundles/b") else {
         return false;
     };
-    let activated = bundle.get("active_revision").is_some();
+    // It is compiled when it is active, and the last timer follows.
+    let activated = bundle.get("active_revision").is_some()
+        && bundle
+            .pointer("/metrics/timer_rego_module_compile_ns")
+            .is_some();
     // The state of the plugin follows in an update of its own.
     let state = status.pointer("/plugins/bundle/state");
     let ready = state.and_then(Json::as_str) == Some("OK");
@@ -204,10 +211,102 @@ async fn a_failed_upload_is_told_of_as_by_opa() {
     let mut ours = Vec::new();
     report.write(&mut ours);
     let ours: Json = serde_json::from_slice(&ours).unwrap();
-    let mut theirs = theirs;
-    if let Some(object) = theirs.as_object_mut() {
-        println!("{object:?}");
-        object.remove("metrics");
-    }
     assert_eq!(ours["decision_logs"], theirs);
+}
+
+/// What a status tells of decision logs in `metrics`, once uploads have failed and succeeded: names,
+/// and how families and their series are made.
+async fn told_of_logs(sink: &LogSink) -> BTreeMap<String, Json> {
+    let told = |post: &Post| {
+        let status: Json = serde_json::from_slice(&post.body).unwrap();
+        let all = status.pointer("/metrics/prometheus")?.as_object()?;
+        let of_logs = all
+            .iter()
+            .filter(|(name, _)| name.contains("decision_logs_"));
+        let of_logs: BTreeMap<_, _> = of_logs.map(|(name, it)| (name.clone(), it)).collect();
+        let has = |name: &str| of_logs.contains_key(name);
+        let is_complete = has("decision_logs_chunks_uploaded_total")
+            && has("decision_logs_chunks_upload_failed_total");
+        let shaped = of_logs
+            .into_iter()
+            .map(|(name, it)| (name, unvalued(it.clone())));
+        is_complete.then(|| shaped.collect())
+    };
+    sink.wait(told).await.unwrap()
+}
+
+/// With zeros for numbers, and one text for those of labels.
+fn unvalued(value: Json) -> Json {
+    match value {
+        Json::Number(_) => json!(0),
+        Json::Array(items) => items.into_iter().map(unvalued).collect(),
+        Json::Object(members) => {
+            let members = members.into_iter().map(|(name, value)| match &*name {
+                "value" if value.is_string() => (name, json!("some")),
+                _ => (name, unvalued(value)),
+            });
+            Json::Object(members.collect())
+        }
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn chunks_and_buffers_are_told_of_as_by_opa() {
+    let Some(opa) = peers::opa() else { return };
+    for buffer in ["size", "event"] {
+        let (sink, logs) = (
+            LogSink::start().await.unwrap(),
+            LogSink::start().await.unwrap(),
+        );
+        let config = format!(
+            "services: {{sink: {{url: '{}'}}, logs: {{url: '{}'}}}}\n\
+             status: {{service: sink, prometheus: true}}\n\
+             decision_logs: {{service: logs, reporting: {{buffer_type: {buffer}, \
+               min_delay_seconds: 1, max_delay_seconds: 1}}}}\n",
+            sink.url(),
+            logs.url()
+        );
+        let fails_first = || logs.script([log_sink::Answer::Status(503)], SUCCESS);
+        fails_first();
+        let server = opa.serve(&config).await;
+        server.decide("a", &json!(1)).await;
+        let mut theirs = told_of_logs(&sink).await;
+        drop(server);
+
+        sink.take();
+        fails_first();
+        let plugin = opa_plugins::decision_logs();
+        let status = opa_plugins::status().with_decision_logs(plugin.upload_status());
+        plugin.on_upload(status.upload_listener());
+        let manager = Manager::builder()
+            .config_yaml(&format!(
+                "{config}bundles: {{}}\n",
+                config =
+                    config.replace("prometheus: true", "prometheus: true, heartbeat_seconds: 1")
+            ))
+            .in_memory([], opa_core::Value::empty_object())
+            .unwrap()
+            .engine(Scripted::data())
+            .plugin(plugin)
+            .plugin(status)
+            .build()
+            .unwrap();
+        let app = manager.app("shop").unwrap();
+        app.ready(LONG).await.unwrap();
+        app.decide("a", opa_core::Value::from(1_u64)).await;
+        let mut ours = told_of_logs(&sink).await;
+        manager.shutdown(LONG).await;
+        // A counter's creation time is of Go's client.
+        for told in [&mut ours, &mut theirs] {
+            for family in told.values_mut() {
+                let series = family.get_mut("metric").and_then(Json::as_array_mut);
+                let counters = series.into_iter().flatten();
+                for counter in counters.filter_map(|it| it.get_mut("counter")?.as_object_mut()) {
+                    counter.remove("createdTimestamp");
+                }
+            }
+        }
+        assert_eq!(ours, theirs, "{buffer}");
+    }
 }

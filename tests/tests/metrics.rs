@@ -13,11 +13,12 @@ use hyper_util::service::TowerToHyperService;
 use opa_core::bundle::BundleWriter;
 use opa_core::bundle::source::Memory;
 use opa_core::{App, Manager, Reason, Value};
-use opa_plugins::metrics::{AppEvents, Metrics};
+use opa_plugins::metrics::{AppEvents, LastUpload, Metrics};
 use opa_tower::admin;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tests::bundle_server::{Answer, BundleServer};
 use tests::http_client;
+use tests::log_sink::{self, LogSink};
 use tests::peers::{self, RunningPrometheus};
 use tests::scripted::Scripted;
 
@@ -62,41 +63,141 @@ fn name_of(complaint: &str) -> &str {
     complaint.split(' ').next().unwrap_or_default()
 }
 
-async fn opa_metrics(server: &BundleServer, opa: &peers::Opa) -> String {
+/// OPA's metrics once all of `wanted` are there.
+async fn opa_metrics(
+    server: &BundleServer,
+    opa: &peers::Opa,
+    reporting: &Json,
+    wanted: &[&str],
+) -> String {
+    let polling = json!({"min_delay_seconds": 1, "max_delay_seconds": 1});
     let configuration = json!({
         "services": {"s": {"url": server.url()}},
         "bundles": {
-            "good": {"resource": "good", "polling": {"min_delay_seconds": 1, "max_delay_seconds": 1}},
-            "bad": {"resource": "bad", "polling": {"min_delay_seconds": 1, "max_delay_seconds": 1}},
+            "good": {"resource": "good", "polling": polling},
+            "bad": {"resource": "bad", "polling": polling},
         },
         "status": {"prometheus": true},
-        "decision_logs": {
-            "service": "s",
-            "reporting": {"max_decisions_per_second": 1, "min_delay_seconds": 1, "max_delay_seconds": 1},
-        },
+        "nd_builtin_cache": true,
+        "decision_logs": {"service": "s", "reporting": reporting},
     });
     let running = opa.serve_until(&configuration.to_string(), "/health").await;
-    let wanted = [
-        "bundle_loaded_counter{",
-        "bundle_failed_load_counter{",
-        "decision_logs_dropped_rate_limit_exceeded_total ",
-    ];
+    let mut last = String::new();
     let metrics = async {
-        loop {
-            running.decide("a/allow", &json!({})).await;
+        for number in 0_u64.. {
+            for length in [1, 40, 400] {
+                let input = incompressible(number, length);
+                running.decide("a/random", &json!(input)).await;
+            }
             let response = http_client::get(running.address(), "/metrics")
                 .await
                 .unwrap();
-            let text = String::from_utf8_lossy(response.body()).into_owned();
-            if wanted.iter().all(|wanted| text.contains(wanted)) {
-                return text;
+            last = String::from_utf8_lossy(response.body()).into_owned();
+            if wanted.iter().all(|wanted| last.contains(wanted)) {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(LONG, metrics)
-        .await
-        .expect("OPA has all of them")
+    let found = tokio::time::timeout(LONG, metrics).await;
+    found.unwrap_or_else(|_| panic!("OPA has not all of {wanted:?}: {last}"));
+    last
+}
+
+/// A text of that many times 16 digits that compresses badly.
+fn incompressible(seed: u64, length: u64) -> String {
+    let digits = |at: u64| {
+        // SplitMix64.
+        let state = (seed * 1_000 + at + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        format!("{:016x}", state ^ (state >> 31))
+    };
+    (0..length).map(digits).collect()
+}
+
+/// All of OPA's metrics, in the two ways in which they come.
+async fn all_opa_metrics(server: &BundleServer, opa: &peers::Opa) -> [String; 2] {
+    server.answer("/logs", Answer::Status(200, ""));
+    let limited = json!({
+        "buffer_type": "event",
+        "max_decisions_per_second": 1,
+        "min_delay_seconds": 1,
+        "max_delay_seconds": 1,
+    });
+    let of_limited = opa_metrics(
+        server,
+        opa,
+        &limited,
+        &[
+            "bundle_loaded_counter{",
+            "bundle_failed_load_counter{",
+            "decision_logs_dropped_rate_limit_exceeded_total ",
+            "decision_logs_chunks_uploaded_total ",
+            "decision_logs_buffer_size_events ",
+            "decision_logs_status_gauge{",
+        ],
+    )
+    .await;
+    server.answer("/logs", Answer::Status(503, ""));
+    let small = json!({
+        "buffer_size_limit_bytes": 3_000,
+        "upload_size_limit_bytes": 2_000,
+        "min_delay_seconds": 1,
+        "max_delay_seconds": 1,
+    });
+    let of_small = opa_metrics(
+        server,
+        opa,
+        &small,
+        &[
+            "decision_logs_buffer_size_bytes ",
+            "decision_logs_chunks_upload_failed_total ",
+            "decision_logs_dropped_buffer_size_limit_bytes_exceeded_total ",
+            "decision_logs_dropped_buffer_size_limit_exceeded_total ",
+            "decision_logs_encoding_failure_total ",
+            "decision_logs_nd_builtin_cache_dropped_total ",
+            "enc_log_exceeded_upload_size_limit_bytes_total ",
+            "decision_logs_status_gauge{",
+        ],
+    )
+    .await;
+    [of_limited, of_small]
+}
+
+/// The names of metrics with the names of the labels of their series, but for `le`.
+fn labelled(text: &str) -> BTreeMap<&str, BTreeSet<BTreeSet<&str>>> {
+    let mut labelled = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut family = "";
+    for line in text.lines() {
+        if let Some(about) = line.strip_prefix("# TYPE ") {
+            family = name_of(about);
+        } else if !line.starts_with('#') {
+            let labels = line
+                .split_once('{')
+                .and_then(|(_, rest)| rest.rsplit_once('}'));
+            let labels = labels.map_or("", |(labels, _)| labels);
+            // No value of a label here has such a sequence.
+            let names = labels
+                .split("\",")
+                .filter_map(|label| label.split_once("=\""));
+            let names = names.map(|(name, _)| name).filter(|name| *name != "le");
+            labelled.entry(family).or_default().insert(names.collect());
+        }
+    }
+    labelled
+}
+
+/// What OPA tells of itself: of its runtime, and of its server's requests.
+fn is_of_the_process(name: &str) -> bool {
+    name.starts_with("go_") || name == "http_request_duration_seconds"
+}
+
+/// What is told of all apps together, with OPA's names.
+fn is_of_all_apps(name: &str) -> bool {
+    name == "opa_info"
+        || name.starts_with("decision_logs_chunks_")
+        || name.starts_with("decision_logs_buffer_size_")
 }
 
 /// All that an app can have, of a bundle that loads and one that doesn't.
@@ -109,12 +210,18 @@ async fn our_metrics(server: &BundleServer) -> String {
         .config_yaml(&configuration)
         .build()
         .unwrap();
-    let metrics = opa_plugins::metrics(&manager).max_series_per_app(1_000);
+    let metrics = opa_plugins::metrics(&manager)
+        .max_series_per_app(1_000)
+        .histograms_by_app();
     let events = |app: &App| {
         let mut counts = opa_plugins::decision_logs::AppCounts::default();
         (counts.delivered, counts.buffered, counts.rate_limited) = (1, 2, 3);
         (counts.buffer_full, counts.encoding_failed) = (4, 5);
-        AppEvents::new(app.id().clone(), counts)
+        let mut events = AppEvents::new(app.id().clone(), counts);
+        events.chunks.nd_builtin_cache_dropped = 6;
+        events.chunks.exceeded_upload_size_limit = 7;
+        events.last_upload = Some(LastUpload::Failure(None));
+        events
     };
     let app = manager.app("shop").unwrap();
     drop(app);
@@ -152,7 +259,9 @@ fn other() -> Vec<u8> {
 fn rooted() -> Vec<u8> {
     let bundle = BundleWriter::new().revision("1").roots(["a"]).unwrap();
     let bundle = bundle.data("a/b", &Value::from(1_u64)).unwrap();
-    let bundle = bundle.module("a/a.rego", "package a\n\nallow := true\n");
+    let module = "package a\n\nallow := true\n\nrandom := [x |\n\tsome i in numbers.range(1, 300)\n\t\
+        x := rand.intn(sprintf(\"%d\", [i]), 1000000000)\n]\n";
+    let bundle = bundle.module("a/a.rego", module);
     bundle.unwrap().to_vec().unwrap()
 }
 
@@ -163,39 +272,53 @@ async fn promtool_complains_about_nothing_but_opas_own_names() {
     };
     let server = BundleServer::start().await;
     server.answer("/good", Answer::Bundle(rooted()));
-    let opas = opa_metrics(&server, &opa).await;
+    let opas = all_opa_metrics(&server, &opa).await;
     let ours = our_metrics(&server).await;
 
-    let (said_of_ours, said_of_opas) = (described(&ours), described(&opas));
+    let said_of_ours = described(&ours);
+    let mut said_of_opas = BTreeMap::new();
+    let mut labels_of_opas = BTreeMap::new();
+    for opas in &opas {
+        said_of_opas.extend(described(opas));
+        labels_of_opas.extend(labelled(opas));
+    }
     let about = |complaints: Vec<String>| -> BTreeSet<String> {
         let is_common = |it: &String| said_of_ours.contains_key(name_of(it));
         complaints.into_iter().filter(is_common).collect()
     };
     let complaints = prometheus.complaints(&ours);
-    assert_eq!(
-        about(complaints.clone()),
-        about(prometheus.complaints(&opas))
-    );
+    let theirs = opas.iter().flat_map(|opas| prometheus.complaints(opas));
+    assert_eq!(about(complaints.clone()), about(theirs.collect()));
     for complaint in complaints {
         let name = name_of(&complaint);
         assert!(said_of_opas.contains_key(name), "{complaint}");
         assert!(!name.starts_with("opa_"), "{complaint}");
     }
 
-    // What has OPA's name is OPA's metric. These two need a full buffer and a bad event there.
-    let unseen = [
-        "decision_logs_dropped_buffer_size_limit_bytes_exceeded_total",
-        "decision_logs_encoding_failure_total",
-    ];
-    let mut common = 0;
-    for (name, said) in &said_of_ours {
-        let is_ours = name.starts_with("opa_") && *name != "opa_info";
-        if !is_ours && !unseen.contains(name) {
-            assert_eq!(Some(said), said_of_opas.get(name), "{name}");
-            common += 1;
+    // What has OPA's name is OPA's metric, and all of OPA's are there.
+    let is_opas = |name: &str| !name.starts_with("opa_") || name == "opa_info";
+    let names = |said: &BTreeMap<&str, BTreeSet<&str>>| -> BTreeMap<String, BTreeSet<String>> {
+        let said = said.iter();
+        let said = said.filter(|(name, _)| is_opas(name) && !is_of_the_process(name));
+        let owned = |texts: &BTreeSet<&str>| texts.iter().map(|it| (*it).to_owned()).collect();
+        said.map(|(name, texts)| ((*name).to_owned(), owned(texts)))
+            .collect()
+    };
+    assert_eq!(names(&said_of_ours), names(&said_of_opas));
+    let labels_of_ours = labelled(&ours);
+    for (name, mut expected) in labels_of_opas {
+        if is_of_the_process(name) {
+            continue;
         }
+        if !is_of_all_apps(name) {
+            let with_app = expected.into_iter().map(|mut labels| {
+                labels.insert("app");
+                labels
+            });
+            expected = with_app.collect();
+        }
+        assert_eq!(labels_of_ours.get(name), Some(&expected), "{name}");
     }
-    assert_eq!(common, 10, "{:?}", said_of_ours.keys());
 }
 
 /// Serves `GET /metrics`, as a program would.
@@ -295,4 +418,108 @@ async fn prometheus_scrapes_ten_thousand_apps_and_forgets_those_that_are_gone() 
     assert_eq!(prometheus.query(r#"{app="app-2"}"#).await, json!([]));
     let left = prometheus.number(r#"count(opa_decisions_total{app="app-200"})"#);
     assert_eq!(left.await, Some(1.0));
+}
+
+/// The series of an app.
+fn series_of<'a>(text: &'a str, app: &str) -> Vec<&'a str> {
+    let label = format!("{{app=\"{app}\"");
+    text.lines().filter(|line| line.contains(&label)).collect()
+}
+
+async fn until(metrics: &Metrics, reached: impl Fn(&str) -> bool) -> String {
+    let mut text = metrics.text();
+    let waiting = async {
+        while !reached(&text) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            text = metrics.text();
+        }
+    };
+    let waited = tokio::time::timeout(LONG, waiting).await;
+    assert!(waited.is_ok(), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn a_usual_app_has_twelve_series_of_which_none_is_missed() {
+    let (server, sink) = (BundleServer::start().await, LogSink::start().await.unwrap());
+    server.answer("/b", Answer::Bundle(bundle("1")));
+    let plugin = opa_plugins::decision_logs();
+    let report = plugin.report();
+    let status = opa_plugins::status().with_decision_logs(plugin.upload_status());
+    plugin.on_upload(status.upload_listener());
+    let configuration = format!(
+        "services: {{s: {{url: '{}'}}, sink: {{url: '{}'}}}}\nbundles: {{b: {{service: s, resource: b}}}}\n\
+         status: {{service: sink, prometheus: true}}\n\
+         decision_logs: {{service: sink, \
+           reporting: {{min_delay_seconds: 1, max_delay_seconds: 1}}}}\n",
+        server.url(),
+        sink.url()
+    );
+    let manager = Manager::builder()
+        .config_yaml(&configuration)
+        .engine(Scripted::data())
+        .grace(Duration::from_millis(50))
+        .plugin(plugin)
+        .plugin(status)
+        .build()
+        .unwrap();
+    let metrics = opa_plugins::metrics(&manager).decision_logs(report);
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+    let decide = || {
+        for reason in [Reason::Allowed, Reason::Denied] {
+            drop(app.ask().refuse(reason, "", Default::default()));
+        }
+    };
+    decide();
+    let delivered = r#"opa_decision_log_events_delivered_total{app="shop",output="service"} 2"#;
+    let text = until(&metrics, |text| {
+        text.contains(delivered) && !text.contains("events_buffered{")
+    })
+    .await;
+    let series = series_of(&text, "shop");
+    assert_eq!(series.len(), 12, "{series:#?}");
+    assert!(text.contains("\nopa_metrics_omitted_series 0\n"), "{text}");
+    assert!(
+        text.contains("\ndecision_logs_chunks_uploaded_total "),
+        "{text}"
+    );
+    assert!(
+        !text.contains("decision_logs_chunks_uploaded_total 0"),
+        "{text}"
+    );
+    for name in ["bundle", "decision_logs", "discovery", "status"] {
+        let plugin = format!(r#"opa_plugins{{name="{name}",status="OK"}} 1"#);
+        assert!(text.contains(&plugin), "{plugin}: {text}");
+    }
+
+    // A failure is told in the place of what is fine, as long as it lasts.
+    sink.script([], log_sink::Answer::Status(503));
+    decide();
+    let failed = r#"decision_logs_status_gauge{app="shop",output="service",code="decision_log_error",http_code="503"} 1"#;
+    let text = until(&metrics, |text| text.contains(failed)).await;
+    assert!(series_of(&text, "shop").len() <= 12, "{text}");
+    assert!(!text.contains("\ndecision_logs_chunks_upload_failed_total 0\n"));
+    assert!(
+        !text.contains("\ndecision_logs_buffer_size_bytes 0\n"),
+        "{text}"
+    );
+    sink.script([], log_sink::Answer::Status(200));
+    let text = until(&metrics, |text| {
+        !text.contains(failed) && text.contains("\ndecision_logs_buffer_size_bytes 0\n")
+    })
+    .await;
+
+    // What is told of all apps outlives an app, so that the counters never go back.
+    let total = |text: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("decision_logs_chunks_uploaded_total "));
+        line.unwrap().to_owned()
+    };
+    drop(app);
+    let gone = until(&metrics, |text| series_of(text, "shop").is_empty()).await;
+    assert_eq!(total(&gone), total(&text));
+    assert!(!gone.contains("opa_plugins{"), "{gone}");
+    manager.shutdown(LONG).await;
 }

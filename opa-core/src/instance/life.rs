@@ -252,14 +252,16 @@ impl Instance {
         self.publish();
     }
 
-    /// Notes how long a stage of loading a bundle took.
+    /// Notes how long a stage of loading a bundle took. The status sinks are told with what comes
+    /// next.
     pub(crate) fn note_stage(&self, name: &str, stage: LoadStage, took: Duration) {
         self.shared.loads.times.lock().record(stage, took);
-        if self.shared.loads.by_app.load(Ordering::Relaxed)
-            && let Some(status) = self.bundles.lock().get_mut(name)
-        {
-            let times = status.load_times.get_or_insert_default();
-            times.record(stage, took);
+        if let Some(status) = self.bundles.lock().get_mut(name) {
+            status.last_load.record(stage, took);
+            if self.shared.loads.by_app.load(Ordering::Relaxed) {
+                let times = status.load_times.get_or_insert_default();
+                times.record(stage, took);
+            }
         }
     }
 
@@ -282,7 +284,8 @@ impl Instance {
         statuses
     }
 
-    pub(super) fn publish(&self) {
+    /// Tells the status sinks how it is.
+    pub(crate) fn publish(&self) {
         let Some(profile) = self.profile() else {
             return;
         };

@@ -32,6 +32,10 @@ pub struct InstanceReport {
     pub reuses: u64,
     /// How its decisions ended.
     pub decisions: DecisionCounts,
+    /// Whether its configuration has `decision_logs`.
+    pub has_decision_logs: bool,
+    /// Whether its configuration has `status`.
+    pub has_status: bool,
     /// The policy that it serves.
     pub policies: Share,
     /// The data that it serves.
@@ -110,12 +114,16 @@ impl Instance {
             is_shared: false,
         };
         let sizes = snapshot.map(|it| it.sizes).unwrap_or_default();
+        let profile = self.profile();
+        let profile = profile.as_deref();
         Identified {
             report: InstanceReport {
                 status: self.status(),
                 started_at: self.started_at,
                 reuses: self.leases.reuses(),
                 decisions: self.counters.read(),
+                has_decision_logs: profile.is_some_and(|it| it.has_decision_logs),
+                has_status: profile.is_some_and(|it| it.has_status),
                 policies: share(sizes.policies),
                 data: share(sizes.data),
             },

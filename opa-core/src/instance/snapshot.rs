@@ -28,6 +28,10 @@ pub(crate) struct Profile {
     pub(crate) bundles: BTreeMap<Arc<str>, Lineage>,
     /// How old some of them may become.
     pub(crate) max_staleness: BTreeMap<Arc<str>, Duration>,
+    /// The configuration has `decision_logs`.
+    pub(crate) has_decision_logs: bool,
+    /// The configuration has `status`.
+    pub(crate) has_status: bool,
     pub(crate) decision_sinks: Vec<Arc<dyn DecisionSink>>,
     pub(crate) status_sinks: Vec<Arc<dyn StatusSink>>,
     /// Where sinks find what a log may show, besides `data.system.log`.

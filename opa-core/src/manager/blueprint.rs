@@ -262,6 +262,8 @@ impl Blueprint {
             skip_request_body_parse: config.envoy.skip_request_body_parse,
             bundles: BTreeMap::new(),
             max_staleness: BTreeMap::new(),
+            has_decision_logs: config.decision_logs.is_some(),
+            has_status: config.status.is_some(),
             decision_sinks: attached
                 .iter()
                 .filter_map(|one| one.decisions.clone())

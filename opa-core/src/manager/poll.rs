@@ -363,11 +363,14 @@ impl Poll {
         let activate = move || {
             let terms = (&terms.limits, &*terms.verification);
             let started = Instant::now();
-            let incoming = arrived.read(&activating, terms, persists)?;
+            let incoming = arrived.read(&activating, terms, persists);
             activating.note_stage(&name, LoadStage::Load, read + started.elapsed());
             let started = Instant::now();
-            activating.take(&mut loaded, (&name, &ticket), incoming, terms)?;
+            let taken = activating.take(&mut loaded, (&name, &ticket), incoming?, terms);
             activating.note_stage(&name, LoadStage::Compile, started.elapsed());
+            taken?;
+            // With that stage, which was not over when it became active.
+            activating.publish();
             // It was told while this waited that the instance has no such bundle any more.
             let unsaved = unsaved.filter(|_| !ticket.is_retired());
             activating.persist(&mut loaded, unsaved.map(|unsaved| (name, unsaved)));

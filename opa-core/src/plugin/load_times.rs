@@ -67,9 +67,46 @@ impl LoadTimes {
     }
 }
 
+/// How long the stages took when a bundle was last asked for. Those that it didn't come to are
+/// missing: an answer that there is nothing new is not loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastLoad([Option<Duration>; LoadStage::ALL.len()]);
+
+impl LastLoad {
+    /// Notes how long a stage took. A [request](LoadStage::Request) begins anew.
+    pub fn record(&mut self, stage: LoadStage, took: Duration) {
+        if stage == LoadStage::Request {
+            *self = Self::default();
+        }
+        if let Some(last) = self.0.get_mut(stage as usize) {
+            *last = Some(took);
+        }
+    }
+
+    /// The stages that it came to, with how long they took.
+    pub fn iter(&self) -> impl Iterator<Item = (LoadStage, Duration)> + use<> {
+        let stages = LoadStage::ALL.into_iter().zip(self.0);
+        stages.filter_map(|(stage, took)| Some((stage, took?)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_forgets_what_the_one_before_came_to() {
+        let mut last = LastLoad::default();
+        assert_eq!(last.iter().count(), 0);
+        last.record(LoadStage::Request, Duration::from_nanos(1));
+        last.record(LoadStage::Load, Duration::from_nanos(2));
+        let both = [(LoadStage::Request, 1), (LoadStage::Load, 2)];
+        let told: Vec<_> = last.iter().collect();
+        assert_eq!(told, both.map(|(it, ns)| (it, Duration::from_nanos(ns))));
+        last.record(LoadStage::Request, Duration::from_nanos(3));
+        let told: Vec<_> = last.iter().collect();
+        assert_eq!(told, [(LoadStage::Request, Duration::from_nanos(3))]);
+    }
 
     #[test]
     fn a_stage_is_recorded_as_itself_in_opas_buckets() {

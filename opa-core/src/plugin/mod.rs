@@ -44,7 +44,7 @@ use std::time::Duration;
 pub use event::{
     BundleRevision, DeferredInput, Event, EventError, EventInput, Labels, Metrics, RequestHeader,
 };
-pub use load_times::{LoadStage, LoadTimes};
+pub use load_times::{LastLoad, LoadStage, LoadTimes};
 pub(crate) use log_policy::Asked;
 pub use log_policy::{LogAnswer, LogPolicy, LogPolicyFuture};
 pub use sink::{Admission, AdmissionFuture, DecisionSink, StatusSink};

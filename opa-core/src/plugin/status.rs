@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Labels, LoadTimes};
+use super::{Labels, LastLoad, LoadTimes};
 use crate::engine::{CompileError, Location};
 use crate::{AppId, FailureClass, FailureCounts};
 
@@ -120,7 +120,10 @@ pub struct BundleStatus {
     /// Why the active bundle is not on disk, if it should be: the next start may find an older
     /// one or none. It is tried again with each answer of the server.
     pub not_persisted: Option<Arc<str>>,
-    /// How long the stages of loading it took, if that is
+    /// How long the stages of the last attempt to load it took, also of one that failed: OPA's timers
+    /// in `metrics`.
+    pub last_load: LastLoad,
+    /// How long the stages of all attempts to load it took, if that is
     /// [recorded by app](crate::Manager::record_loads_by_app).
     pub load_times: Option<Box<LoadTimes>>,
 }

@@ -154,6 +154,7 @@ use opa_core::config::{Config, ConfigError, Section};
 use opa_core::plugin::{Attached, Plugin, PluginFuture, Scope};
 use parking_lot::Mutex;
 
+use crate::metrics::LogReport;
 use crate::status::DecisionLogsStatus;
 
 pub use config::{
@@ -279,6 +280,13 @@ impl DecisionLogs {
     ) -> impl Fn() -> Vec<(AppId, Arc<str>, AppCounts)> + Send + Sync + use<> + 'static {
         let shared = self.pipeline.shared();
         move || shared.counts()
+    }
+
+    /// A reader of the same with what [metrics](crate::metrics()) tell beside it: the last upload and
+    /// OPA's counters of each app, and the chunks and buffers of all apps together.
+    pub fn report(&self) -> impl Fn() -> LogReport + Send + Sync + use<> + 'static {
+        let shared = self.pipeline.shared();
+        move || shared.report()
     }
 
     fn read(&self, section: &Section, config: &Config) -> Result<DecisionLogsConfig, ConfigError> {

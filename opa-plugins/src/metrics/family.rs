@@ -25,10 +25,14 @@ pub(super) enum Family {
     LogRateLimit,
     LogBufferLimit,
     LogEncoding,
+    LogNoRoom,
+    LogCacheDropped,
+    LogTooLarge,
+    LogStatus,
 }
 
 /// All of them, in the order in which they are written.
-pub(super) const ALL: [Family; 22] = [
+pub(super) const ALL: [Family; 26] = [
     Family::State,
     Family::ConfigurationProblem,
     Family::Stale,
@@ -51,6 +55,10 @@ pub(super) const ALL: [Family; 22] = [
     Family::LogRateLimit,
     Family::LogBufferLimit,
     Family::LogEncoding,
+    Family::LogNoRoom,
+    Family::LogCacheDropped,
+    Family::LogTooLarge,
+    Family::LogStatus,
 ];
 
 impl Family {
@@ -81,6 +89,10 @@ impl Family {
             Self::LogRateLimit => ("decision_logs_dropped_rate_limit_exceeded_total", COUNTER, "Counter for the decision logs metric decision_logs_dropped_rate_limit_exceeded."),
             Self::LogBufferLimit => ("decision_logs_dropped_buffer_size_limit_bytes_exceeded_total", COUNTER, "Counter for the decision logs metric decision_logs_dropped_buffer_size_limit_bytes_exceeded."),
             Self::LogEncoding => ("decision_logs_encoding_failure_total", COUNTER, "Counter for the decision logs metric decision_logs_encoding_failure."),
+            Self::LogNoRoom => ("decision_logs_dropped_buffer_size_limit_exceeded_total", COUNTER, "Counter for the decision logs metric decision_logs_dropped_buffer_size_limit_exceeded."),
+            Self::LogCacheDropped => ("decision_logs_nd_builtin_cache_dropped_total", COUNTER, "Counter for the decision logs metric decision_logs_nd_builtin_cache_dropped."),
+            Self::LogTooLarge => ("enc_log_exceeded_upload_size_limit_bytes_total", COUNTER, "Counter for the decision logs metric enc_log_exceeded_upload_size_limit_bytes."),
+            Self::LogStatus => ("decision_logs_status_gauge", GAUGE, "Gauge for the last decision log upload by status."),
         }
     }
 }

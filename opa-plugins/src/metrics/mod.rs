@@ -30,6 +30,8 @@
 //! its counters begin at zero. Counters at zero, and times at which nothing happened yet, are left
 //! out. An app has at most [12 series](Metrics::max_series_per_app); when it could have more, those
 //! that are further below in this table are left out, and counted in `opa_metrics_omitted_series`.
+//! Those from `last_success_bundle_download` on tell nothing that a usual app's other series don't
+//! tell: they fill the room that is left, and are not counted as omitted.
 //!
 //! | metric | labels | what it tells |
 //! | --- | --- | --- |
@@ -37,6 +39,8 @@
 //! | `opa_instance_configuration_problem` | | 1 while it isn't what the configuration says now |
 //! | `opa_bundle_stale` | `name` | 1 while decisions are refused because its source is silent |
 //! | `bundle_failed_load_counter` | `name`, `code`, `message` | failures of the class that it fails with now; `message` is a [class](opa_core::FailureClass), `code` is OPA's |
+//! | `plugin_status_gauge` | `name`, `status` | 1 for the state of one of OPA's plugins `bundle`, `decision_logs`, `discovery` and `status` that isn't `OK` |
+//! | `decision_logs_status_gauge` | `code`, `http_code` | 1 for an upload that failed, if it was the last one |
 //! | `opa_decisions_total` | `outcome`, `reason` | decisions that were refused without a policy's answer (`outcome="error"`) |
 //! | `opa_decision_log_events_dropped_total` | `reason` | events that were lost or dropped |
 //! | `last_success_bundle_activation` | `name`, `active_revision` | when, in nanoseconds since 1970, and which revision, of which the first 256 bytes count |
@@ -46,15 +50,22 @@
 //! | `opa_decision_log_events_delivered_total` | | events that the service or the console took |
 //! | `opa_decision_log_events_buffered` | | events that wait in memory alone |
 //! | `opa_decision_log_events_spooled` | | events that wait in the spool |
-//! | `plugin_status_gauge` | `name`, `status` | 1 for the state of OPA's plugin `bundle` |
+//! | `plugin_status_gauge` | `name`, `status` | 1 for the plugin `bundle` that is `OK` |
 //! | `opa_instance_start_time_seconds` | | when the instance was started, since 1970 |
 //! | `opa_instance_reuses_total` | | how often it was used again within its grace period |
 //! | `opa_instance_data_bytes` | `use` | the uncompressed data files that it serves: `shared` with other apps, or its `own` |
 //! | `opa_instance_policy_bytes` | `use` | the same of its policies |
+//! | `decision_logs_…_total` | | OPA's counters of dropped events: `dropped_rate_limit_exceeded`, `dropped_buffer_size_limit_bytes_exceeded`, `encoding_failure`, `dropped_buffer_size_limit_exceeded` |
+//! | `decision_logs_nd_builtin_cache_dropped_total` | | events that were sent without it, to fit |
+//! | `enc_log_exceeded_upload_size_limit_bytes_total` | | events that were too large as they came |
+//! | `bundle_failed_load_counter` | `name`, `code`, `message` | failures of other classes |
 //! | `last_success_bundle_download` | `name` | when bytes of a bundle last came |
 //! | `last_bundle_request` | `name` | when its source was last asked |
-//! | `decision_logs_…_total` | | OPA's counters of dropped events: `dropped_rate_limit_exceeded`, `dropped_buffer_size_limit_bytes_exceeded`, `encoding_failure` |
-//! | `bundle_failed_load_counter` | `name`, `code`, `message` | failures of other classes |
+//! | `plugin_status_gauge` | `name`, `status` | 1 for any other plugin that is `OK` |
+//! | `decision_logs_status_gauge` | `code`, `http_code` | 1 with both empty, if the last upload was taken |
+//!
+//! Those of decision logs have the label `output`, too, where a program's
+//! [report](Metrics::decision_logs) names outputs.
 //!
 //! Sizes are those of files: what is made of them takes more memory. They are `shared` if another
 //! app serves the very same policy, or the very same data, as a whole.
@@ -68,6 +79,11 @@
 //! | `opa_policies_bytes`, `opa_data_bytes` | | what all instances serve, what they share counted once |
 //! | `opa_decision_duration_seconds` | | a histogram of the time from the question to the decision; recorded once there are [`Metrics`], of apps that are gone as well |
 //! | `bundle_loading_duration_ns` | `stage` | OPA's histogram of the stages of loading a bundle; with [`histograms_by_app`](Metrics::histograms_by_app) by `app` and `name` |
+//! | `opa_plugins` | `name`, `status` | how many instances have which of OPA's plugins in which state |
+//! | `decision_logs_chunks_uploaded_total` | | chunks that services took, also of apps that are gone; this and the next three once there is a report of [decision logs](Metrics::decision_logs) |
+//! | `decision_logs_chunks_upload_failed_total` | | how often a service did not take one |
+//! | `decision_logs_buffer_size_events` | | events that wait in buffers with a limit of events |
+//! | `decision_logs_buffer_size_bytes` | | bytes that wait in buffers with a limit of bytes, also those that are in no chunk yet |
 //! | `opa_metrics_omitted_series` | | series that apps have too many of |
 //!
 //! # What differs from OPA
@@ -77,8 +93,14 @@
 //! status: each poll that finds nothing new is one there. A time at which nothing happened is
 //! missing, where OPA has a negative number. `message` is a class, where OPA has the error's text.
 //! The stages are `timer_bundle_request_ns`, `timer_rego_load_bundles_ns` and
-//! `timer_rego_module_compile_ns`. Not there: `decision_logs_status_gauge`, the counters of chunks,
-//! `http_request_duration_seconds` and what is Go's own.
+//! `timer_rego_module_compile_ns`: modules are parsed by the engine, as a part of compiling them, so
+//! that `timer_rego_module_parse_ns` is in that; as in OPA, downloaded bundles have no
+//! `timer_rego_data_parse_ns`. `decision_logs_dropped_buffer_size_limit_…` count events, where OPA
+//! counts chunks. Chunks and buffers are told of all apps together, where OPA has one app.
+//!
+//! Not there: `http_request_duration_seconds` and `http_request_cancellations`, which are of OPA's
+//! own server (a service has its own, and decisions are timed here); `disk_…`, of a storage that
+//! isn't here; and the `go_…` of its runtime.
 
 mod events;
 mod family;
@@ -92,7 +114,7 @@ use std::sync::Arc;
 
 use opa_core::Manager;
 
-pub use events::AppEvents;
+pub use events::{AppEvents, LastUpload, LogReport};
 use series::Board;
 
 #[cfg(test)]
@@ -115,8 +137,8 @@ pub fn metrics(manager: &Manager) -> Metrics {
     }
 }
 
-/// What became of the events of each app.
-type Events = Arc<dyn Fn() -> Vec<AppEvents> + Send + Sync>;
+/// What is told of decision logs.
+type Events = Arc<dyn Fn() -> LogReport + Send + Sync>;
 
 /// Metrics of all apps of a manager, of which it holds a clone. See the [module docs](self).
 #[derive(Clone)]
@@ -128,16 +150,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Tells what became of the events of decision logs, too: `counts` is asked at each scrape, such
-    /// as [`DecisionLogs::app_counts`](crate::decision_logs::DecisionLogs::app_counts).
+    /// Tells what became of the events of decision logs, too: `report` is asked at each scrape, such
+    /// as [`DecisionLogs::report`](crate::decision_logs::DecisionLogs::report).
     #[must_use]
-    pub fn decision_logs<E: Into<AppEvents>>(
+    pub fn decision_logs<R: Into<LogReport>>(
         mut self,
-        counts: impl Fn() -> Vec<E> + Send + Sync + 'static,
+        report: impl Fn() -> R + Send + Sync + 'static,
     ) -> Self {
-        self.events = Some(Arc::new(move || {
-            counts().into_iter().map(Into::into).collect()
-        }));
+        self.events = Some(Arc::new(move || report().into()));
         self
     }
 
@@ -163,10 +183,12 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         let reports = self.manager.reports();
-        let events = self.events.as_ref().map(|events| events());
-        let board = Board::new(&reports, events.unwrap_or_default(), self.max_series);
+        let mut logs = self.events.as_ref().map(|events| events());
+        let of_apps = logs.as_mut().map(|logs| std::mem::take(&mut logs.apps));
+        let board = Board::new(&reports, of_apps.unwrap_or_default(), self.max_series);
         let mut text = String::new();
-        for family in process::families(&self.manager, &reports, self.by_app, board.omitted()) {
+        let (logs, omitted) = (logs.as_ref(), board.omitted());
+        for family in process::families(&self.manager, &reports, logs, self.by_app, omitted) {
             text::write(&family, &mut text);
         }
         // One after the other, so that not all series are there twice.

@@ -1,11 +1,14 @@
 //! The metrics of the process.
 
+use std::collections::BTreeMap;
+use std::iter;
+
 use opa_core::instance::Reports;
 use opa_core::plugin::LoadStage;
 use opa_core::{Histogram, Manager, OPA_VERSION};
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::text;
+use super::{LogReport, series, text};
 
 /// The states that an instance of a manager can have.
 const STATES: [&str; 3] = ["starting", "ready", "failed"];
@@ -17,10 +20,11 @@ const NANOSECOND: f64 = 1.0;
 pub(super) fn families(
     manager: &Manager,
     reports: &Reports,
+    logs: Option<&LogReport>,
     by_app: bool,
     omitted: usize,
-) -> [MetricFamily; 7] {
-    [
+) -> Vec<MetricFamily> {
+    let mut families = vec![
         gauge(
             "opa_info",
             "Information about the OPA environment.",
@@ -55,6 +59,60 @@ pub(super) fn families(
             [(vec![], &manager.decision_times())].into_iter(),
         ),
         loading(manager, reports, by_app),
+        plugins(reports),
+    ];
+    families.extend(logs.into_iter().flat_map(decision_logs));
+    families
+}
+
+/// How many instances have OPA's plugins in which state.
+fn plugins(reports: &Reports) -> MetricFamily {
+    let mut counts = BTreeMap::<_, u64>::new();
+    for (name, state) in reports.instances.iter().flat_map(series::states) {
+        *counts.entry((name, state.as_str())).or_default() += 1;
+    }
+    let described = (
+        "opa_plugins",
+        MetricType::GAUGE,
+        "Instances by the states of their plugins.",
+    );
+    let series = counts.into_iter().map(|((name, state), count)| {
+        let labels = vec![("name", name), ("status", state)];
+        (labels, as_f64(count))
+    });
+    text::family(described, series)
+}
+
+/// What OPA tells of uploads and buffers, of all apps together.
+fn decision_logs(logs: &LogReport) -> [MetricFamily; 4] {
+    let one = |name, kind, help, value| {
+        text::family((name, kind, help), iter::once((vec![], as_f64(value))))
+    };
+    [
+        one(
+            "decision_logs_chunks_uploaded_total",
+            MetricType::COUNTER,
+            "Counter for the decision logs metric decision_logs_chunks_uploaded.",
+            logs.chunks_uploaded,
+        ),
+        one(
+            "decision_logs_chunks_upload_failed_total",
+            MetricType::COUNTER,
+            "Counter for the decision logs metric decision_logs_chunks_upload_failed.",
+            logs.chunks_upload_failed,
+        ),
+        one(
+            "decision_logs_buffer_size_events",
+            MetricType::GAUGE,
+            "Number of items waiting in the decision log event buffer.",
+            logs.buffered_events,
+        ),
+        one(
+            "decision_logs_buffer_size_bytes",
+            MetricType::GAUGE,
+            "Number of bytes waiting in the decision log size buffer.",
+            logs.buffered_bytes,
+        ),
     ]
 }
 
@@ -67,13 +125,17 @@ fn instances(reports: &Reports, state: &str) -> u64 {
     clippy::cast_precision_loss,
     reason = "the format has no other numbers"
 )]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
 fn gauge<const N: usize>(
     name: &'static str,
     help: &'static str,
     series: [(Vec<(&'static str, &str)>, u64); N],
 ) -> MetricFamily {
     let series = series.into_iter();
-    let series = series.map(|(labels, value)| (labels, value as f64));
+    let series = series.map(|(labels, value)| (labels, as_f64(value)));
     text::family((name, MetricType::GAUGE, help), series)
 }
 

@@ -1,9 +1,9 @@
 use opa_core::instance::InstanceReport;
 use opa_core::{FailureClass, Reason};
 
-use super::AppEvents;
 use super::family::Family;
-use crate::status::PluginState;
+use super::{AppEvents, LastUpload};
+use crate::status::{DecisionLogsStatus, PluginState};
 
 /// OPA's code of whatever fails with a bundle.
 const BUNDLE_ERROR: &str = "bundle_error";
@@ -24,7 +24,7 @@ pub(super) struct Sample {
 pub(super) enum Labels {
     None,
     State,
-    Plugin(PluginState),
+    Plugin(&'static str, PluginState),
     Bundle(usize),
     Revision(usize),
     Failure(usize, FailureClass),
@@ -32,6 +32,7 @@ pub(super) enum Labels {
     Use { shared: bool },
     Events(usize),
     Dropped(usize, &'static str),
+    Upload(usize),
 }
 
 impl Labels {
@@ -48,8 +49,8 @@ impl Labels {
         match self {
             Self::None => {}
             Self::State => labels.push(("state", report.status.state.as_str())),
-            Self::Plugin(state) => {
-                labels.extend([("name", "bundle"), ("status", state.as_str())]);
+            Self::Plugin(name, state) => {
+                labels.extend([("name", name), ("status", state.as_str())]);
             }
             Self::Bundle(at) => labels.push(("name", name(at))),
             Self::Revision(at) => {
@@ -73,6 +74,16 @@ impl Labels {
             Self::Dropped(at, reason) => {
                 labels.extend(output(at));
                 labels.push(("reason", reason));
+            }
+            Self::Upload(at) => {
+                labels.extend(output(at));
+                let last = events.get(at).and_then(|it| it.last_upload.as_ref());
+                let (code, http_code) = match last {
+                    Some(LastUpload::Failure(code)) => (DecisionLogsStatus::CODE, code.as_ref()),
+                    Some(LastUpload::Success) | None => ("", None),
+                };
+                let http_code = http_code.map_or("", |code| code.as_str());
+                labels.extend([("code", code), ("http_code", http_code)]);
             }
         }
         labels

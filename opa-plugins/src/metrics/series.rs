@@ -6,11 +6,11 @@ use opa_core::plugin::BundleStatus;
 use opa_core::{AppId, Reason};
 use prometheus::proto::MetricFamily;
 
-use super::AppEvents;
 use super::family::Family;
 use super::sample::{Labels, Sample, outcome};
 use super::text;
-use crate::status::{PluginState, StatusReport};
+use super::{AppEvents, LastUpload};
+use crate::status::{Buffer, PluginState, plugin_states};
 
 /// The series of all apps, at most so many of each.
 pub(super) struct Board<'a> {
@@ -33,8 +33,8 @@ impl<'a> Board<'a> {
         let mut omitted = 0;
         let apps = reports.instances.iter().map(|report| {
             let events = by_app.remove(&report.status.app).unwrap_or_default();
-            let mut samples = samples(report, &events);
-            omitted += samples.len().saturating_sub(max);
+            let (mut samples, wanted) = samples(report, &events);
+            omitted += wanted.saturating_sub(max);
             samples.truncate(max);
             samples.shrink_to_fit();
             App {
@@ -111,8 +111,9 @@ fn since_1970(at: SystemTime) -> Duration {
         .unwrap_or_default()
 }
 
-/// All series that an app could have, in the order that the module's docs tell.
-fn samples(report: &InstanceReport, events: &[AppEvents]) -> Vec<Sample> {
+/// All series that an app could have, in the order that the module's docs tell, and how many of them
+/// should be told: the others only fill the room that is left.
+fn samples(report: &InstanceReport, events: &[AppEvents]) -> (Vec<Sample>, usize) {
     let mut to = Samples::default();
     let status = &report.status;
     let bundles = || status.bundles.iter().enumerate();
@@ -125,6 +126,8 @@ fn samples(report: &InstanceReport, events: &[AppEvents]) -> Vec<Sample> {
     for (at, bundle) in bundles() {
         failures(&mut to, at, bundle, true);
     }
+    plugins(&mut to, report, |_, state| state != PluginState::Ok);
+    uploads(&mut to, events, |last| last != LastUpload::Success);
     decisions(&mut to, report, |outcome| outcome == "error");
     for (at, events) in events.iter().enumerate() {
         for (reason, count) in events.dropped() {
@@ -152,29 +155,43 @@ fn samples(report: &InstanceReport, events: &[AppEvents]) -> Vec<Sample> {
         to.count(Family::EventsBuffered, Labels::Events(at), counts.buffered);
         to.count(Family::EventsSpooled, Labels::Events(at), counts.spooled);
     }
-    if let Some(state) = bundle_plugin(report) {
-        to.add(Family::PluginStatus, Labels::Plugin(state), 1.0);
-    }
+    let is_fine = |state| state == PluginState::Ok;
+    plugins(&mut to, report, |name, state| {
+        name == "bundle" && is_fine(state)
+    });
     let started = since_1970(report.started_at).as_secs_f64();
     to.add(Family::StartTime, Labels::None, started);
     to.count(Family::Reuses, Labels::None, report.reuses);
     to.share(Family::DataBytes, report.data);
     to.share(Family::PolicyBytes, report.policies);
+    for (at, of_output) in events.iter().enumerate() {
+        let (counts, chunks) = (&of_output.counts, &of_output.chunks);
+        let labels = Labels::Events(at);
+        to.count(Family::LogRateLimit, labels, counts.rate_limited);
+        if !matches!(of_output.buffer, Some(Buffer::Events(_))) {
+            to.count(Family::LogBufferLimit, labels, counts.buffer_full);
+        }
+        to.count(Family::LogEncoding, labels, counts.encoding_failed);
+        to.count(Family::LogNoRoom, labels, counts.not_buffered());
+        let cache_dropped = chunks.nd_builtin_cache_dropped;
+        to.count(Family::LogCacheDropped, labels, cache_dropped);
+        let too_large = chunks.exceeded_upload_size_limit;
+        to.count(Family::LogTooLarge, labels, too_large);
+    }
+    for (at, bundle) in bundles() {
+        failures(&mut to, at, bundle, false);
+    }
+    let wanted = to.0.len();
     for (at, bundle) in bundles() {
         let downloaded = bundle.last_successful_download;
         to.ns(Family::Download, Labels::Bundle(at), downloaded);
         to.ns(Family::Request, Labels::Bundle(at), bundle.last_request);
     }
-    for (at, AppEvents { counts, .. }) in events.iter().enumerate() {
-        let labels = Labels::Events(at);
-        to.count(Family::LogRateLimit, labels, counts.rate_limited);
-        to.count(Family::LogBufferLimit, labels, counts.buffer_full);
-        to.count(Family::LogEncoding, labels, counts.encoding_failed);
-    }
-    for (at, bundle) in bundles() {
-        failures(&mut to, at, bundle, false);
-    }
-    to.0
+    plugins(&mut to, report, |name, state| {
+        name != "bundle" && is_fine(state)
+    });
+    uploads(&mut to, events, |last| last == LastUpload::Success);
+    (to.0, wanted)
 }
 
 /// The failures of the class that the bundle fails with now, or those of all others. One that is not
@@ -196,8 +213,25 @@ fn decisions(to: &mut Samples, report: &InstanceReport, wanted: impl Fn(&str) ->
     }
 }
 
-/// The state of OPA's plugin `bundle`, if there are bundles.
-fn bundle_plugin(report: &InstanceReport) -> Option<PluginState> {
-    let report = StatusReport::new(&report.status);
-    report.plugin_states().get("bundle").copied()
+fn plugins(to: &mut Samples, report: &InstanceReport, wanted: impl Fn(&str, PluginState) -> bool) {
+    for (name, state) in states(report).filter(|(name, state)| wanted(name, *state)) {
+        to.add(Family::PluginStatus, Labels::Plugin(name, state), 1.0);
+    }
+}
+
+/// The plugins of OPA that the instance has, and how they are.
+pub(super) fn states(
+    report: &InstanceReport,
+) -> impl Iterator<Item = (&'static str, PluginState)> + use<> {
+    let (logs, statuses) = (report.has_decision_logs, report.has_status);
+    plugin_states(&report.status, logs, statuses)
+}
+
+/// How the last uploads ended.
+fn uploads(to: &mut Samples, events: &[AppEvents], wanted: impl Fn(LastUpload) -> bool) {
+    for (at, events) in events.iter().enumerate() {
+        if events.last_upload.is_some_and(&wanted) {
+            to.add(Family::LogStatus, Labels::Upload(at), 1.0);
+        }
+    }
 }

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
+use http::StatusCode;
 use opa_core::engine::{EntrypointPath, Module};
 use opa_core::{App, AppId, Manager, Reason, Value};
 
 use super::*;
 use crate::decision_logs::AppCounts;
+use crate::status::Buffer;
 
 async fn shop() -> (Manager, App) {
     let policy = Module::v1("a.rego", "package a\nallow := true");
@@ -88,7 +90,14 @@ async fn an_app_has_at_most_so_many_series_and_those_that_matter_most() {
         .max_series_per_app(1_000)
         .text();
     let all_series = series_of(&everything, "shop");
-    let omitted = all_series.len() - MAX_SERIES;
+    // Those that say that all is well are not missed.
+    let is_spare = |line: &&&str| {
+        let spare = ["last_bundle_request{", "last_success_bundle_download{"];
+        spare.iter().any(|it| line.starts_with(it)) || line.contains(r#"name="discovery""#)
+    };
+    let spare = all_series.iter().filter(is_spare).count();
+    assert!(spare > 0);
+    let omitted = all_series.len() - spare - MAX_SERIES;
     assert!(
         text.contains(&format!("\nopa_metrics_omitted_series {omitted}\n")),
         "{text}"
@@ -138,6 +147,103 @@ async fn events_are_told_by_output_and_by_what_became_of_them() {
         series_of(&text, "gone").is_empty(),
         "there is no such instance"
     );
+}
+
+#[tokio::test]
+async fn an_upload_that_failed_stands_before_what_is_fine() {
+    let (manager, _app) = shop().await;
+    let told = |last| {
+        move || {
+            let mut events = events("shop", AppCounts::default());
+            events.last_upload = last;
+            events.chunks.nd_builtin_cache_dropped = 6;
+            events.chunks.exceeded_upload_size_limit = 7;
+            vec![events]
+        }
+    };
+    let status = r#"decision_logs_status_gauge{app="shop",code="#;
+    let text = |last, max| {
+        let metrics = metrics(&manager).decision_logs(told(last));
+        metrics.max_series_per_app(max).text()
+    };
+    let refused = LastUpload::Failure(Some(StatusCode::SERVICE_UNAVAILABLE));
+    let failed = format!(r#"{status}"decision_log_error",http_code="503"}} 1"#);
+    assert!(text(Some(refused), 2).contains(&failed));
+    let unanswered = format!(r#"{status}"decision_log_error",http_code=""}} 1"#);
+    assert!(text(Some(LastUpload::Failure(None)), 2).contains(&unanswered));
+    assert!(!text(Some(LastUpload::Success), MAX_SERIES - 1).contains(status));
+    let all = text(Some(LastUpload::Success), 99);
+    assert!(
+        all.contains(&format!(r#"{status}"",http_code=""}} 1"#)),
+        "{all}"
+    );
+    assert!(all.contains(r#"decision_logs_nd_builtin_cache_dropped_total{app="shop"} 6"#));
+    assert!(all.contains(r#"enc_log_exceeded_upload_size_limit_bytes_total{app="shop"} 7"#));
+    assert!(!text(None, 99).contains(status), "there was none");
+}
+
+#[tokio::test]
+async fn what_a_buffer_of_events_has_no_room_for_is_above_no_limit_of_bytes() {
+    let (manager, _app) = shop().await;
+    let told = |buffer| {
+        let mut events = events("shop", AppCounts::default());
+        events.counts.buffer_full = 3;
+        events.buffer = Some(buffer);
+        let metrics = metrics(&manager).decision_logs(move || vec![events.clone()]);
+        metrics.max_series_per_app(99).text()
+    };
+    let bytes = r#"decision_logs_dropped_buffer_size_limit_bytes_exceeded_total{app="shop"} 3"#;
+    let any = r#"decision_logs_dropped_buffer_size_limit_exceeded_total{app="shop"} 3"#;
+    let text = told(Buffer::Events(0));
+    assert!(!text.contains(bytes) && text.contains(any), "{text}");
+    let text = told(Buffer::Bytes(0));
+    assert!(text.contains(bytes) && text.contains(any), "{text}");
+}
+
+#[tokio::test]
+async fn chunks_and_buffers_are_told_of_all_apps_together() {
+    let (manager, _app) = shop().await;
+    let told = || {
+        let mut report = LogReport::default();
+        (report.chunks_uploaded, report.chunks_upload_failed) = (1, 2);
+        (report.buffered_events, report.buffered_bytes) = (3, 4);
+        report
+    };
+    let text = metrics(&manager).decision_logs(told).text();
+    for line in [
+        "decision_logs_chunks_uploaded_total 1",
+        "decision_logs_chunks_upload_failed_total 2",
+        "decision_logs_buffer_size_events 3",
+        "decision_logs_buffer_size_bytes 4",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert!(!metrics(&manager).text().contains("decision_logs_"));
+}
+
+#[tokio::test]
+async fn plugins_are_those_of_the_configuration() {
+    let manager = Manager::builder()
+        .config_yaml("decision_logs: {console: true}\nstatus: {console: true}")
+        .in_memory([], Value::empty_object())
+        .unwrap()
+        .plugin(crate::decision_logs().console_to(std::io::sink()))
+        .plugin(crate::status().console_to(std::io::sink()))
+        .build()
+        .unwrap();
+    let apps = ["shop", "stock"].map(|app| manager.app(app).unwrap());
+    for app in &apps {
+        app.ready(Duration::from_secs(30)).await.unwrap();
+    }
+    let text = metrics(&manager).max_series_per_app(99).text();
+    let names = ["bundle", "decision_logs", "discovery", "status"];
+    for name in names {
+        let one = format!(r#"plugin_status_gauge{{app="shop",name="{name}",status="OK"}} 1"#);
+        let all = format!(r#"opa_plugins{{name="{name}",status="OK"}} 2"#);
+        assert!(text.contains(&one) && text.contains(&all), "{name}: {text}");
+    }
+    manager.shutdown(Duration::from_secs(5)).await;
+    assert!(!metrics(&manager).text().contains("opa_plugins{"));
 }
 
 #[tokio::test]

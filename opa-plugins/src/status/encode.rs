@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use opa_core::plugin::{BundleError, BundleStatus};
+use opa_core::plugin::{BundleError, BundleStatus, LastLoad};
 
 use super::{DecisionLogsStatus, StatusReport};
 use crate::json;
@@ -107,8 +107,19 @@ fn bundle(status: &BundleStatus, out: &mut Vec<u8>) {
         members.text("message", Some(COMPILE_ERRORS));
         json::array(&status.errors, members.name("errors"), error);
     }
+    if status.last_load.iter().next().is_some() {
+        timers(&status.last_load, members.name("metrics"));
+    }
     members.http_code(status.http_code);
     members.close();
+}
+
+/// As OPA, sorted by name.
+fn timers(last: &LastLoad, out: &mut Vec<u8>) {
+    let timers = last.iter().map(|(stage, took)| (stage.as_str(), took));
+    json::object(timers, out, |took, out| {
+        json::integer(took.as_nanos(), out);
+    });
 }
 
 fn error(error: &BundleError, out: &mut Vec<u8>) {
@@ -131,14 +142,6 @@ fn decision_logs(status: &DecisionLogsStatus, out: &mut Vec<u8>) {
         members.text("code", Some(DecisionLogsStatus::CODE));
         members.text("message", Some(message));
         members.http_code(status.http_code);
-    }
-    let counters = status.counters.iter().filter(|(_, count)| **count > 0);
-    let counters = counters.map(|(name, count)| (format!("counter_{name}"), count));
-    let counters: Vec<_> = counters.collect();
-    if !counters.is_empty() {
-        json::object(counters, members.name("metrics"), |count, out| {
-            json::integer(count, out);
-        });
     }
     members.close();
 }
@@ -195,7 +198,7 @@ impl<'a> Members<'a> {
 mod tests {
     use super::super::PluginState;
     use super::*;
-    use opa_core::plugin::{InstanceStatus, Labels, State};
+    use opa_core::plugin::{InstanceStatus, Labels, LoadStage, State};
     use opa_core::{AppId, Value};
     use std::time::Duration;
 
@@ -246,6 +249,12 @@ mod tests {
         bundle.code = Some("bundle_error");
         bundle.message = Some("m".into());
         bundle.http_code = Some(404);
+        bundle
+            .last_load
+            .record(LoadStage::Request, Duration::from_nanos(6));
+        bundle
+            .last_load
+            .record(LoadStage::Load, Duration::from_nanos(7));
         bundle.errors = vec![BundleError {
             code: "rego_parse_error".into(),
             message: "e".into(),
@@ -256,11 +265,7 @@ mod tests {
         report.decision_logs = Some(DecisionLogsStatus {
             message: Some("log upload failed".into()),
             http_code: Some(503),
-            counters: [
-                ("decision_logs_encoding_failure", 1),
-                ("enc_soft_limit_stable", 0),
-            ]
-            .into(),
+            ..DecisionLogsStatus::default()
         });
         report.plugins.insert("status", PluginState::Ok);
         report.plugins.insert("discovery", PluginState::Warn);
@@ -277,9 +282,11 @@ mod tests {
             r#""last_request":"1970-01-01T00:00:04Z","code":"bundle_error","#,
             r#""message":"error(s) occurred while compiling module(s)","#,
             r#""errors":[{"code":"rego_parse_error","message":"e","#,
-            r#""location":{"file":"a.rego","row":1,"col":2}}],"http_code":404}},"#,
+            r#""location":{"file":"a.rego","row":1,"col":2}}],"#,
+            r#""metrics":{"timer_bundle_request_ns":6,"timer_rego_load_bundles_ns":7},"#,
+            r#""http_code":404}},"#,
             r#""decision_logs":{"code":"decision_log_error","message":"log upload failed","#,
-            r#""http_code":503,"metrics":{"counter_decision_logs_encoding_failure":1}},"#,
+            r#""http_code":503},"#,
             r#""metrics":{"prometheus":{}},"#,
             r#""plugins":{"bundle":{"state":"OK"},"discovery":{"state":"WARN","message":"old"},"#,
             r#""status":{"state":"OK"}}}"#,

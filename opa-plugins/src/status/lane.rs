@@ -10,7 +10,7 @@ use super::driver::Message;
 use super::metrics::metrics;
 use super::news::{self, News};
 use super::target::Target;
-use super::{DecisionLogsStatus, PluginState, Shared, StatusConfig, StatusReport, StatusTrigger};
+use super::{DecisionLogsStatus, Shared, StatusConfig, StatusReport, StatusTrigger, plugin_states};
 
 /// An instance with its configuration and the newest of its statuses.
 pub(super) struct Lane {
@@ -127,22 +127,10 @@ impl Lane {
     pub(super) fn report<'a>(&self, status: &'a InstanceStatus) -> StatusReport<'a> {
         let mut report = StatusReport::new(status);
         report.decision_logs = self.slot.lock().logs.clone();
-        report.plugins.insert("status", PluginState::Ok);
-        let discovery = match &status.configuration_problem {
-            None => PluginState::Ok,
-            Some(problem) => {
-                let messages = &mut report.plugin_messages;
-                messages.insert("discovery", Arc::clone(problem));
-                PluginState::Warn
-            }
-        };
-        report.plugins.insert("discovery", discovery);
-        if self.logs_decisions {
-            let state = match status.state {
-                State::Closed => PluginState::NotReady,
-                State::Starting | State::Ready | State::Failed { .. } => PluginState::Ok,
-            };
-            report.plugins.insert("decision_logs", state);
+        report.plugins = plugin_states(status, self.logs_decisions, true).collect();
+        if let Some(problem) = &status.configuration_problem {
+            let messages = &mut report.plugin_messages;
+            messages.insert("discovery", Arc::clone(problem));
         }
         report.metrics = Some(metrics(&report, self.config.prometheus));
         report

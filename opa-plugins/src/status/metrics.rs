@@ -6,20 +6,31 @@ use std::time::{Duration, SystemTime};
 use opa_core::plugin::BundleStatus;
 use opa_core::{OPA_VERSION, Value};
 
-use super::{DecisionLogsStatus, PluginState, StatusReport};
+use super::{Buffer, DecisionLogsStatus, PluginState, StatusReport};
 
 /// What Go's clock answers for its zero time, in nanoseconds since 1970: OPA's value of a time that
 /// isn't known.
 const GO_ZERO_NANOS: i64 = -6_795_364_578_871_345_152;
 
-/// `metrics` of a status: with `prometheus: true` the series of bundles and plugins.
+/// `metrics` of a status: the counters of decision logs and, with `prometheus: true`, the series of
+/// bundles, plugins and decision logs.
 pub(super) fn metrics(report: &StatusReport<'_>, prometheus: bool) -> Value {
     let families = if prometheus { families(report) } else { vec![] };
     let families = families
         .into_iter()
         .map(|it| (Value::from(it.name), it.into_value()));
-    let families = Value::object(families);
-    Value::object([(Value::from("prometheus"), families)])
+    let logs = report.decision_logs.iter();
+    let counters = logs.flat_map(nonzero).map(|(name, it)| {
+        let name = format!("counter_{name}");
+        (Value::from(name), Value::from(count(it)))
+    });
+    let all = Value::object(families.chain(counters));
+    Value::object([(Value::from("prometheus"), all)])
+}
+
+fn nonzero(status: &DecisionLogsStatus) -> impl Iterator<Item = (&'static str, u64)> {
+    let counters = status.counters.iter().map(|(name, it)| (*name, *it));
+    counters.filter(|(_, count)| *count > 0)
 }
 
 fn families(report: &StatusReport<'_>) -> Vec<Family> {
@@ -30,6 +41,8 @@ fn families(report: &StatusReport<'_>) -> Vec<Family> {
     ];
     if let Some(status) = &report.decision_logs {
         families.push(last_upload(status));
+        families.extend(log_counters(status));
+        families.extend(status.buffer.map(buffer));
     }
     let bundles = &report.instance.bundles;
     if !bundles.is_empty() {
@@ -84,6 +97,43 @@ fn last_upload(status: &DecisionLogsStatus) -> Family {
         "Gauge for the last decision log upload by status.",
     )
     .with(&labels, 1)
+}
+
+/// The counters that OPA tells to Prometheus, of those that a status has, with name and help.
+#[rustfmt::skip]
+const LOG_COUNTERS: [(&str, &str, &str); 8] = [
+    ("decision_logs_chunks_upload_failed", "decision_logs_chunks_upload_failed_total", "Counter for the decision logs metric decision_logs_chunks_upload_failed."),
+    ("decision_logs_chunks_uploaded", "decision_logs_chunks_uploaded_total", "Counter for the decision logs metric decision_logs_chunks_uploaded."),
+    ("decision_logs_dropped_buffer_size_limit_bytes_exceeded", "decision_logs_dropped_buffer_size_limit_bytes_exceeded_total", "Counter for the decision logs metric decision_logs_dropped_buffer_size_limit_bytes_exceeded."),
+    ("decision_logs_dropped_buffer_size_limit_exceeded", "decision_logs_dropped_buffer_size_limit_exceeded_total", "Counter for the decision logs metric decision_logs_dropped_buffer_size_limit_exceeded."),
+    ("decision_logs_dropped_rate_limit_exceeded", "decision_logs_dropped_rate_limit_exceeded_total", "Counter for the decision logs metric decision_logs_dropped_rate_limit_exceeded."),
+    ("decision_logs_encoding_failure", "decision_logs_encoding_failure_total", "Counter for the decision logs metric decision_logs_encoding_failure."),
+    ("decision_logs_nd_builtin_cache_dropped", "decision_logs_nd_builtin_cache_dropped_total", "Counter for the decision logs metric decision_logs_nd_builtin_cache_dropped."),
+    ("enc_log_exceeded_upload_size_limit_bytes", "enc_log_exceeded_upload_size_limit_bytes_total", "Counter for the decision logs metric enc_log_exceeded_upload_size_limit_bytes."),
+];
+
+fn log_counters(status: &DecisionLogsStatus) -> impl Iterator<Item = Family> {
+    nonzero(status).filter_map(|(counter, it)| {
+        let told = LOG_COUNTERS.iter().find(|(name, ..)| *name == counter);
+        let (_, name, help) = *told?;
+        Some(Family::counter(name, help).with(&[], count(it)))
+    })
+}
+
+fn buffer(buffer: Buffer) -> Family {
+    let (name, help, waiting) = match buffer {
+        Buffer::Events(events) => (
+            "decision_logs_buffer_size_events",
+            "Number of items waiting in the decision log event buffer.",
+            events,
+        ),
+        Buffer::Bytes(bytes) => (
+            "decision_logs_buffer_size_bytes",
+            "Number of bytes waiting in the decision log size buffer.",
+            bytes,
+        ),
+    };
+    Family::gauge(name, help).with(&[], count(waiting))
 }
 
 fn times(bundles: &[BundleStatus]) -> [Family; 4] {
@@ -170,8 +220,10 @@ impl Family {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
-        self.series
-            .push(object([("label", labels), (member, value)]));
+        // A series without labels has no list of them.
+        let labels = (labels.len() != Some(0)).then_some(("label", labels));
+        let series = labels.into_iter().chain([(member, value)]);
+        self.series.push(object(series));
     }
 
     fn into_value(self) -> Value {
@@ -217,7 +269,12 @@ mod tests {
         report.decision_logs = Some(DecisionLogsStatus {
             message: Some("m".into()),
             http_code: Some(503),
-            ..DecisionLogsStatus::default()
+            counters: BTreeMap::from([
+                ("decision_logs_chunks_upload_failed", 7),
+                ("decision_logs_encoding_failure", 0),
+                ("enc_soft_limit_stable", 2),
+            ]),
+            buffer: Some(Buffer::Bytes(5)),
         });
         metrics(&report, prometheus)
             .get("prometheus")
@@ -259,7 +316,15 @@ mod tests {
         assert!(text(&families, "decision_logs_status_gauge").contains(
             r#"[{"name":"code","value":"decision_log_error"},{"name":"http_code","value":"503"}]"#
         ));
-        assert_eq!(families.len(), Some(7));
+        assert_eq!(
+            text(&families, "decision_logs_chunks_upload_failed_total"),
+            r#"[{"counter":{"value":7}}]"#
+        );
+        assert_eq!(
+            text(&families, "decision_logs_buffer_size_bytes"),
+            r#"[{"gauge":{"value":5}}]"#
+        );
+        assert_eq!(families.len(), Some(7 + 2 + 2));
     }
 
     #[test]
@@ -286,7 +351,16 @@ mod tests {
 
     #[test]
     fn without_bundles_there_are_no_series_of_them() {
-        assert_eq!(families(vec![], true).len(), Some(3));
-        assert_eq!(families(vec![bundle("a", None)], false).len(), Some(0));
+        assert_eq!(families(vec![], true).len(), Some(3 + 2 + 2));
+    }
+
+    #[test]
+    fn counters_of_decision_logs_are_there_in_any_case() {
+        let families = families(vec![bundle("a", None)], false);
+        let expected = concat!(
+            r#"{"counter_decision_logs_chunks_upload_failed":7,"#,
+            r#""counter_enc_soft_limit_stable":2}"#
+        );
+        assert_eq!(families.to_json(), expected);
     }
 }

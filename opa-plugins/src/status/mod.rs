@@ -18,12 +18,17 @@
 //! - When an app goes, its last status has all its plugins that had work as `NOT_READY`, bundles
 //!   included; it is tried for ten minutes. When the manager shuts down, all that is left is sent,
 //!   until its deadline.
-//! - `metrics` has the app's own series only, not the process': with `prometheus: true` OPA's
-//!   `opa_info`, `plugin_status_gauge`, `decision_logs_status_gauge` and the times of bundles, in
-//!   the shape in which OPA has them.
+//! - `metrics` has what is the app's own, not the process': the counters of its decision log
+//!   (`counter_…`, where OPA has them), and with `prometheus: true` OPA's `opa_info`,
+//!   `plugin_status_gauge`, `decision_logs_…`, `enc_…` and those of bundles, in the shape in which OPA
+//!   has them. Not there: histograms (`bundle_loading_duration_ns`, `histogram_enc_events_written_in_chunk`
+//!   and those of OPA's server), `counter_status_dropped_buffer_limit_exceeded` (statuses are
+//!   coalesced, none is dropped), and what is Go's.
 //! - A configuration that can't be used, while the one before goes on, is told of as state `WARN`
 //!   of the plugin `discovery`, with the reason.
-//! - Bundles that weren't asked for yet are there from the start; they have no timers (`metrics`).
+//! - Bundles that weren't asked for yet are there from the start. Of the timers of bundles
+//!   (`metrics`) `timer_rego_module_parse_ns` is missing: the engine parses modules as a part of
+//!   compiling them.
 //!
 //! With `trigger: manual` a status is sent only when the program [asks for it](Status::trigger).
 //! `plugin`, and `trigger: immediate` (with which OPA never sends any), are configuration errors in
@@ -82,7 +87,8 @@ use crate::decision_logs::console::LineWriter;
 pub use config::{StatusConfig, StatusTrigger};
 use driver::Message;
 use lane::{Lane, LaneSink};
-pub use report::{DecisionLogsStatus, PluginState, StatusReport};
+pub(crate) use report::plugin_states;
+pub use report::{Buffer, DecisionLogsStatus, PluginState, StatusReport};
 use target::{StatusLine, Target};
 
 /// How many posts of all apps are under way at a time.

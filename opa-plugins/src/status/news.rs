@@ -32,8 +32,8 @@ pub(super) fn of(old: &InstanceStatus, new: &InstanceStatus) -> News {
     }
 }
 
-/// Whether the last upload of decisions tells something new. The counters of the encoder change
-/// with every chunk, those of what was lost don't.
+/// Whether the last upload of decisions tells something new. The counters of the encoder and of
+/// uploads change with every chunk, those of what was lost don't.
 pub(super) fn is_news_of_logs(
     old: Option<&DecisionLogsStatus>,
     new: Option<&DecisionLogsStatus>,
@@ -43,7 +43,9 @@ pub(super) fn is_news_of_logs(
     };
     let losses = |status: &DecisionLogsStatus| {
         let counters = status.counters.clone().into_iter();
-        let counters = counters.filter(|(name, count)| !name.starts_with("enc_") && *count > 0);
+        let of_chunks = ["enc_", "decision_logs_chunks_"];
+        let is_loss = |name: &str| !of_chunks.iter().any(|prefix| name.starts_with(prefix));
+        let counters = counters.filter(|(name, count)| is_loss(name) && *count > 0);
         counters.collect::<Vec<_>>()
     };
     (&old.message, old.http_code) != (&new.message, new.http_code) || losses(old) != losses(new)
@@ -162,7 +164,11 @@ mod tests {
         assert!(news(Some(&logs(None, &[("decision_logs_dropped", 1)]))));
         assert!(!news(Some(&logs(
             None,
-            &[("enc_log_exceeded", 2), ("decision_logs_dropped", 0)]
+            &[
+                ("enc_log_exceeded", 2),
+                ("decision_logs_dropped", 0),
+                ("decision_logs_chunks_uploaded", 3),
+            ]
         ))));
         assert!(!is_news_of_logs(None, None));
     }

@@ -36,16 +36,46 @@ impl<'a> StatusReport<'a> {
     /// The states of all plugins: with bundles that of `bundle` is known.
     pub(crate) fn plugin_states(&self) -> BTreeMap<&'a str, PluginState> {
         let mut plugins = self.plugins.clone();
-        if !self.instance.bundles.is_empty() {
-            // As in OPA, a failure after the first activation changes nothing.
-            let state = match self.instance.state {
-                State::Ready => PluginState::Ok,
-                State::Starting | State::Failed { .. } | State::Closed => PluginState::NotReady,
-            };
+        if let Some(state) = bundle_state(self.instance) {
             plugins.entry("bundle").or_insert(state);
         }
         plugins
     }
+}
+
+/// The plugins of OPA that an instance has, and how they are: with or without `decision_logs` and
+/// `status` in its configuration.
+pub(crate) fn plugin_states(
+    status: &InstanceStatus,
+    has_decision_logs: bool,
+    has_status: bool,
+) -> impl Iterator<Item = (&'static str, PluginState)> + use<> {
+    let decision_logs = has_decision_logs.then_some(match status.state {
+        State::Closed => PluginState::NotReady,
+        State::Starting | State::Ready | State::Failed { .. } => PluginState::Ok,
+    });
+    let discovery = match &status.configuration_problem {
+        None => PluginState::Ok,
+        Some(_) => PluginState::Warn,
+    };
+    let states = [
+        ("bundle", bundle_state(status)),
+        ("decision_logs", decision_logs),
+        ("discovery", Some(discovery)),
+        ("status", has_status.then_some(PluginState::Ok)),
+    ];
+    let states = states.into_iter();
+    states.filter_map(|(name, state)| Some((name, state?)))
+}
+
+/// The state of the plugin `bundle`, if there are bundles.
+fn bundle_state(status: &InstanceStatus) -> Option<PluginState> {
+    // As in OPA, a failure after the first activation changes nothing.
+    let state = match status.state {
+        State::Ready => PluginState::Ok,
+        State::Starting | State::Failed { .. } | State::Closed => PluginState::NotReady,
+    };
+    (!status.bundles.is_empty()).then_some(state)
 }
 
 /// How a plugin is: OPA's states.
@@ -83,11 +113,24 @@ pub struct DecisionLogsStatus {
     pub message: Option<String>,
     /// The server's answer, if that was the failure.
     pub http_code: Option<u16>,
-    /// Counters by OPA's names, without their prefix `counter_`. Those at zero are left out.
+    /// Counters by OPA's names, without their prefix `counter_`, which `metrics` have. Those at zero
+    /// are left out.
     pub counters: BTreeMap<&'static str, u64>,
+    /// What waits in memory.
+    pub buffer: Option<Buffer>,
+}
+
+/// What waits in a decision log's buffer, in the unit of the buffer's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Buffer {
+    /// So many events.
+    Events(u64),
+    /// So many bytes.
+    Bytes(u64),
 }
 
 impl DecisionLogsStatus {
     /// OPA's code of a failure.
-    pub(super) const CODE: &'static str = "decision_log_error";
+    pub(crate) const CODE: &'static str = "decision_log_error";
 }

@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
     #[cfg(feature = "kafka")]
     let decision_logs = decision_logs.output_type("kafka", outputs::Kafka::default());
     let decision_logs = spooled(decision_logs, &args);
-    let events = decision_logs.app_counts();
+    let events = decision_logs.report();
     let manager = match manager(&args, &telemetry, decision_logs) {
         Ok(manager) => manager,
         Err(error) => return refuse(&error),

@@ -14,6 +14,10 @@ pub struct ChunkCounters {
     pub scale_down: u64,
     /// `enc_uncompressed_limit_stable`: chunks that were full enough.
     pub stable: u64,
+    /// `decision_logs_chunks_uploaded`: chunks that a service took.
+    pub uploaded: u64,
+    /// `decision_logs_chunks_upload_failed`: how often a service did not take one.
+    pub upload_failed: u64,
 }
 
 impl ChunkCounters {
@@ -25,11 +29,15 @@ impl ChunkCounters {
         self.scale_up += other.scale_up;
         self.scale_down += other.scale_down;
         self.stable += other.stable;
+        self.uploaded += other.uploaded;
+        self.upload_failed += other.upload_failed;
     }
 
     /// The counters with OPA's names, the deprecated ones included.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         [
+            ("decision_logs_chunks_upload_failed", self.upload_failed),
+            ("decision_logs_chunks_uploaded", self.uploaded),
             ("decision_logs_encoding_failure", self.encoding_failure),
             (
                 "decision_logs_nd_builtin_cache_dropped",

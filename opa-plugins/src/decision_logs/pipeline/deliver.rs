@@ -61,8 +61,9 @@ async fn deliver_one(
     account: Account,
 ) -> Result<(), OutputError> {
     let events = parcel.events();
+    let is_chunk = matches!(parcel, Parcel::Chunk(_));
     let delivered = lane.transport.deliver(&lane.app, &mut parcel).await;
-    lane.ledger.attempted(delivered.as_ref().err());
+    lane.ledger.attempted(delivered.as_ref().err(), is_chunk);
     let Err(error) = delivered else {
         account.settle(events, 0);
         return Ok(());

@@ -251,6 +251,7 @@ impl Lane {
     fn hold(self: &Arc<Self>, bytes: usize) {
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
         self.shared.hold(before, bytes);
+        self.ledger.held(before, bytes);
         if before == 0 && bytes > 0 {
             self.shared.activate(self);
         } else if before > 0 && bytes == 0 {

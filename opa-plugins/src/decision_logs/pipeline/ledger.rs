@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::super::super::status::DecisionLogsStatus;
+use super::super::super::metrics::LastUpload;
+use super::super::super::status::{Buffer, DecisionLogsStatus};
 use super::super::chunk::ChunkCounters;
 use super::super::output::OutputError;
 
@@ -66,6 +68,11 @@ impl AppCounts {
             + self.not_delivered
             + self.damaged
     }
+
+    /// Events that found no room.
+    pub(crate) fn not_buffered(&self) -> u64 {
+        self.buffer_full + self.queue_full + self.sampled_out + self.refused
+    }
 }
 
 /// What becomes of an event.
@@ -95,9 +102,21 @@ pub(super) struct Totals {
     waiting: AtomicU64,
     /// Told when nothing waits any more.
     pub(super) empty: Notify,
+    chunks_uploaded: AtomicU64,
+    chunks_upload_failed: AtomicU64,
 }
 
 impl Totals {
+    /// How many chunks services took, and how often they did not take one: of all apps, also of
+    /// those that are gone.
+    pub(super) fn chunks(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (
+            read(&self.chunks_uploaded),
+            read(&self.chunks_upload_failed),
+        )
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
     }
@@ -122,6 +141,8 @@ struct Attempt {
 /// The counters of one app and output.
 pub(super) struct Ledger {
     state: Mutex<State>,
+    /// What its lanes hold, in bytes.
+    held: AtomicUsize,
     totals: Arc<Totals>,
 }
 
@@ -142,6 +163,7 @@ impl Ledger {
     pub(super) fn new(totals: &Arc<Totals>) -> Self {
         Self {
             state: Mutex::default(),
+            held: AtomicUsize::new(0),
             totals: Arc::clone(totals),
         }
     }
@@ -155,34 +177,83 @@ impl Ledger {
         self.state.lock().limits_bytes = limits_bytes;
     }
 
+    /// A lane that held `before` bytes holds `after`.
+    pub(super) fn held(&self, before: usize, after: usize) {
+        // Wraps around when it is less, and so comes out right.
+        let change = after.wrapping_sub(before);
+        self.held.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// What waits in memory, as OPA measures its buffers.
+    pub(super) fn buffer(&self) -> Buffer {
+        let state = self.state.lock();
+        match state.limits_bytes {
+            true => Buffer::Bytes(self.held.load(Ordering::Relaxed) as u64),
+            false => Buffer::Events(state.counts.buffered),
+        }
+    }
+
+    pub(super) fn chunks(&self) -> ChunkCounters {
+        self.state.lock().chunks
+    }
+
     /// Chunks were made.
     pub(super) fn chunked(&self, counters: &ChunkCounters) {
         self.state.lock().chunks.add(counters);
     }
 
-    /// An attempt to deliver something has ended.
-    pub(super) fn attempted(&self, failure: Option<&OutputError>) {
+    /// An attempt to deliver something has ended, maybe a chunk.
+    pub(super) fn attempted(&self, failure: Option<&OutputError>, is_chunk: bool) {
+        let has_failed = failure.is_some();
         let failure = failure.map(|error| (error.message.clone(), error.http_code));
-        self.state.lock().last = Some(Attempt { failure });
+        let mut state = self.state.lock();
+        state.last = Some(Attempt { failure });
+        let (count, total) = match has_failed {
+            true => (
+                &mut state.chunks.upload_failed,
+                &self.totals.chunks_upload_failed,
+            ),
+            false => (&mut state.chunks.uploaded, &self.totals.chunks_uploaded),
+        };
+        if is_chunk {
+            *count += 1;
+            total.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How the last attempt ended: with nothing but success, or a failure and the server's answer.
+    pub(super) fn last_upload(&self) -> Option<LastUpload> {
+        let last = &self.state.lock().last;
+        last.as_ref().map(|it| match &it.failure {
+            None => LastUpload::Success,
+            Some((_, http_code)) => {
+                let http_code = http_code.map(StatusCode::from_u16);
+                LastUpload::Failure(http_code.and_then(Result::ok))
+            }
+        })
     }
 
     /// The last attempt and the counters, by OPA's names. `None` before the first attempt.
     pub(super) fn upload_status(&self) -> Option<DecisionLogsStatus> {
+        let buffer = self.buffer();
         let state = self.state.lock();
         let (message, http_code) = state.last.clone()?.failure.unzip();
         let counts = &state.counts;
-        let (full, bytes_full) = match state.limits_bytes {
-            true => (0, counts.buffer_full),
-            false => (counts.buffer_full, 0),
+        let bytes_full = match state.limits_bytes {
+            true => counts.buffer_full,
+            false => 0,
         };
-        let full = full + counts.queue_full + counts.sampled_out + counts.refused;
         let mut counters: BTreeMap<_, _> = state.chunks.iter().collect();
         counters.extend([
             (
                 "decision_logs_dropped_rate_limit_exceeded",
                 counts.rate_limited,
             ),
-            ("decision_logs_dropped_buffer_size_limit_exceeded", full),
+            // As OPA, also of those above a limit of bytes.
+            (
+                "decision_logs_dropped_buffer_size_limit_exceeded",
+                counts.not_buffered(),
+            ),
             (
                 "decision_logs_dropped_buffer_size_limit_bytes_exceeded",
                 bytes_full,
@@ -195,6 +266,7 @@ impl Ledger {
             message,
             http_code: http_code.flatten(),
             counters,
+            buffer: Some(buffer),
         })
     }
 

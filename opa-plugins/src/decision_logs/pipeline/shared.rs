@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::super::super::status::DecisionLogsStatus;
+use super::super::super::metrics::{AppEvents, LogReport};
+use super::super::super::status::{Buffer, DecisionLogsStatus};
 use super::super::WhenFull;
 use super::super::chunk::Compressor;
 use super::super::config::SERVICE;
@@ -155,6 +156,30 @@ impl Shared {
             .collect();
         counts.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         counts
+    }
+
+    /// What became of the events of each app at each output, and what is told of all together.
+    pub(in super::super) fn report(&self) -> LogReport {
+        let mut report = LogReport::default();
+        (report.chunks_uploaded, report.chunks_upload_failed) = self.totals.chunks();
+        for ((app, output), ledger) in &*self.ledgers.lock() {
+            let buffer = ledger.buffer();
+            match buffer {
+                Buffer::Events(events) => report.buffered_events += events,
+                Buffer::Bytes(bytes) => report.buffered_bytes += bytes,
+            }
+            let counts = ledger.counts();
+            if counts.decided > 0 {
+                let mut events = AppEvents::new(app.clone(), counts).output(&**output);
+                events.chunks = ledger.chunks();
+                events.last_upload = ledger.last_upload();
+                events.buffer = Some(buffer);
+                report.apps.push(events);
+            }
+        }
+        let by = |it: &AppEvents| (it.app.clone(), it.output.clone());
+        report.apps.sort_by_cached_key(by);
+        report
     }
 
     /// Not all was delivered.
