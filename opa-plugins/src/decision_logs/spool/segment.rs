@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::directory::Directory;
 use super::frame::{Header, VERSION};
@@ -72,7 +72,12 @@ impl Segment {
                 return Err(rustix::io::Errno::IO.into());
             }
         }
-        self.file.sync_data()
+        self.file.sync_data()?;
+        // What somebody has removed is written and synced as well, but nobody will find it.
+        match self.file.metadata()?.nlink() {
+            0 => Err(io::ErrorKind::NotFound.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts off what may not be whole. After an error nobody knows what of it is on the disk, so
