@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::super::output::{Batch, Output, OutputError, OutputFuture};
 use super::super::{Audit, WhenFull};
-use super::tests::{Moody, app, event, of, pipeline, route, terms};
+use super::tests::{LONG, Moody, app, event, of, pipeline, route, terms};
 use super::*;
 
 /// What an output does with a batch.
@@ -106,4 +106,63 @@ async fn a_closed_app_is_given_up_in_time_whatever_its_receiver_wants() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     let counts = of(&pipeline, "x");
     assert_eq!((counts.not_delivered, counts.buffered), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_apps_with_an_event_each_lose_nothing_to_one_that_has_many() {
+    const APPS: usize = 2_000;
+    let pipeline = pipeline();
+    // More than the others need, and less than the one has.
+    pipeline.set_max_bytes(400 * APPS);
+    let moody = Moody::new(1, false);
+    let mute = || moods(&moody, [Mood::WantsAPause(LONG)]);
+    let terms = || terms(WhenFull::DropOldest, Audit::Off);
+    let start = |name: &str| pipeline.sink(&app(name), vec![mute()], terms()).unwrap();
+    let noisy = start("a");
+    let others: Vec<_> = (0..APPS).map(|id| start(&format!("app-{id}"))).collect();
+    for (id, other) in others.iter().enumerate() {
+        other.record(event(0));
+        (0..5).for_each(|event_of| noisy.record(event((id * 5 + event_of) as u64)));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (mut noisy_lost, mut decided) = (0, 0);
+    for (app, _, counts) in pipeline.shared.counts() {
+        decided += counts.decided;
+        match app.as_str() {
+            "a" => noisy_lost = counts.lost(),
+            other => assert_eq!((counts.buffered, counts.lost()), (1, 0), "{other}"),
+        }
+    }
+    assert_eq!(decided, 6 * APPS as u64);
+    assert!(noisy_lost > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn receivers_that_hang_leave_others_their_turns() {
+    struct Hangs;
+    impl Output for Hangs {
+        fn deliver<'a>(&'a self, _: &'a Batch) -> OutputFuture<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let pipeline = pipeline();
+    let moody = Moody::new(1, false);
+    let terms = || terms(WhenFull::DropOldest, Audit::Off);
+    let mut sinks = Vec::new();
+    for id in 0..700 {
+        let mut hangs = route(&format!("output-{id}"), &moody, None);
+        if let Transport::Output { output, .. } = &mut hangs.transport {
+            *output = Arc::new(Hangs);
+        }
+        let app = app(&format!("app-{id}"));
+        sinks.push(pipeline.sink(&app, vec![hangs], terms()).unwrap());
+        sinks.last().unwrap().record(event(0));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let sink = pipeline.sink(&app("a"), vec![route("x", &moody, None)], terms());
+    let sink = sink.unwrap();
+    (0..20).for_each(|id| sink.record(event(id)));
+    // A delivery may take a minute.
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert_eq!(moody.taken().len(), 20, "{:?}", of(&pipeline, "x"));
 }

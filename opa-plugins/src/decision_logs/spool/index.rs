@@ -319,7 +319,7 @@ mod tests {
         for id in 0..40 {
             assert!(index.remove(RecordId(id)));
             let ids = &index.streams[&stream("b")].ids;
-            assert_eq!(ids.front().map(|id| id.0), Some((id + 1) / 2 * 2 + 1));
+            assert_eq!(ids.front().map(|id| id.0), Some(id.div_ceil(2) * 2 + 1));
         }
         let first = index.first_of(&stream("a"), None, 2, 1000);
         assert_eq!(first, [RecordId(40), RecordId(42)]);

@@ -270,3 +270,64 @@ async fn what_was_decided_before_a_change_goes_first() {
     pipeline.shutdown(LONG).await;
     assert_eq!(numbers(&moody), (0..1500).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn many_apps_with_an_event_each_keep_it_beside_one_that_has_many() {
+    for when_full in [WhenFull::DropNewest, WhenFull::Deny, WhenFull::DropOldest] {
+        const APPS: usize = 80;
+        let directory = tempfile::tempdir().unwrap();
+        let pipeline = spooled(directory.path(), 100_000);
+        let dead = Arc::new(AtomicBool::new(true));
+        let moody = Moody::new(1, false);
+        let noisy = start(&pipeline, "large", vec![mortal(&dead, &moody)], when_full);
+        let mut others = Vec::new();
+        for id in 0..APPS {
+            let name = format!("app-{id}");
+            let other = start(&pipeline, &name, vec![mortal(&dead, &moody)], when_full);
+            for id in 0..10 {
+                noisy.record(event(id));
+            }
+            until(|| counts(&pipeline, "large").buffered == 0).await;
+            assert!(is_admitted(&other, 0).await, "{when_full:?} {id}");
+            until(|| counts(&pipeline, &name).buffered == 0).await;
+            others.push((name, other));
+        }
+        for (name, _) in &others {
+            let counts = counts(&pipeline, name);
+            assert_eq!(
+                (counts.spooled, counts.lost()),
+                (1, 0),
+                "{when_full:?} {name}"
+            );
+        }
+        let large = counts(&pipeline, "large");
+        assert_eq!(large.spooled + large.lost(), 10 * APPS as u64);
+        assert!(large.lost() > 100, "{large:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_no_event_and_no_place_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = spooled(directory.path(), 1 << 20);
+    let alive = Arc::new(AtomicBool::new(false));
+    let moody = Moody::new(1, false);
+    let durability = Durability::BeforeResponse;
+    let sink = sink(&pipeline, mortal(&alive, &moody), HOLD, durability);
+    for id in 0..200 {
+        let Admission::Waits(waits) = sink.admit(event(id)) else {
+            panic!("it is not on the disk yet");
+        };
+        if id % 3 == 0 {
+            // It was polled once, perhaps.
+            let waits = tokio::time::timeout(Duration::ZERO, waits);
+            let _ = waits.await;
+        } else if id % 3 == 1 {
+            assert!(waits.await);
+        }
+    }
+    pipeline.shutdown(LONG).await;
+    let counts = of(&pipeline, "x");
+    assert_eq!((counts.delivered, counts.lost()), (200, 0), "{counts:?}");
+    assert_eq!(numbers(&moody), (0..200).collect::<Vec<_>>());
+}
