@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +15,12 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use opa_core::bundle::BundleWriter;
 use opa_core::bundle::source::Memory;
+use opa_core::config::Section;
 use opa_core::engine::Outcome;
-use opa_core::plugin::State;
+use opa_core::plugin::{Scope, State};
 use opa_core::{Manager, Value};
 use opa_plugins::decision_logs::Lines;
+use opa_plugins::decision_logs::output::{Batch, Output, OutputFuture};
 use opa_tower::{OpaLayer, RequestBody};
 use tests::http_client;
 use tests::scripted::Scripted;
@@ -74,4 +77,41 @@ async fn a_request_under_way_is_answered_and_logged() {
     ending.await.unwrap();
     assert_eq!(app.state(), State::Closed);
     assert_eq!(lines.take().len(), 1);
+}
+
+#[tokio::test]
+async fn a_question_without_an_end_leaves_time_for_the_log() {
+    struct Count(Arc<AtomicUsize>);
+    impl Output for Count {
+        fn deliver<'a>(&'a self, batch: &'a Batch) -> OutputFuture<'a> {
+            self.0.fetch_add(batch.events.len(), Ordering::Relaxed);
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+    let delivered = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&delivered);
+    let plugin = opa_plugins::decision_logs().output_type(
+        "count",
+        move |section: &Section, _: &Scope<'_>| {
+            section.reader()?.finish()?;
+            Ok(Arc::new(Count(Arc::clone(&counted))) as Arc<dyn Output>)
+        },
+    );
+    let manager = Manager::builder()
+        .config_yaml("decision_logs: {outputs: [{type: count, batching: {at_period: 1h}}]}")
+        .source("b", Memory::new(BundleWriter::new().to_vec().unwrap()))
+        .engine(Scripted::new(|_, _| Outcome::Value(Value::from(true))))
+        .plugin(plugin)
+        .build()
+        .unwrap();
+    let app = manager.app("shop").unwrap();
+    app.ready(LONG).await.unwrap();
+    for _ in 0..20 {
+        app.decide("a/b", Value::empty_object()).await;
+    }
+    // As of a client that never sends the rest of its body.
+    let question = app.ask();
+    manager.shutdown(Duration::from_secs(2)).await;
+    assert_eq!(delivered.load(Ordering::Relaxed), 20);
+    drop(question);
 }

@@ -227,7 +227,8 @@ impl Manager {
     }
 
     /// Ends the manager: no new leases, waits for decisions under way, closes all instances, and
-    /// lets the plugins deliver what they hold, all within `deadline`.
+    /// lets the plugins deliver what they hold, all within `deadline`. Decisions have half of it: one
+    /// that doesn't end, since its client is slow or its log is full, costs no logs.
     ///
     /// Call it after the server has shut down, so that the last requests have their decisions. A
     /// second call waits for the first one and then has nothing to do, unless the first one's future
@@ -249,11 +250,12 @@ impl Manager {
         if *ended {
             return;
         }
+        let last_decision = end - deadline.min(FAR) / 2;
         while instances
             .all()
             .iter()
             .any(|instance| instance.is_deciding())
-            && Instant::now() < end
+            && Instant::now() < last_decision
         {
             tokio::time::sleep(DRAIN_EVERY).await;
         }

@@ -15,7 +15,8 @@
 //! - The wait for an upload (`min_delay_seconds` to `max_delay_seconds`) starts with the first event
 //!   that waits. After an upload that failed it is tried again sooner, exponentially from 100 ms to
 //!   `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks keep their
-//!   order.
+//!   order. When a configuration changes what was decided before it is uploaded beside what comes:
+//!   the order over changes is kept with a [spool](#the-spool) alone.
 //! - An upload may take a minute. To one service at most 16 apps upload at a time, half of them after
 //!   a failure; and at most 512 in all, of which services that hang leave some to the others.
 //! - In memory all apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
@@ -83,7 +84,9 @@
 //! `drop_oldest` has the app and output with most in the spool give up its oldest; `sample`
 //! begins when the spool is half full. With `hold` and `deny` no more decisions are admitted, those that
 //! were are kept (in memory, while the disk fails), and so are the events of apps that are not there:
-//! nobody knows what their configuration says. What a disk takes no more waits in memory, up to
+//! nobody knows what their configuration says. Whoever may lose events gives way to these, too. So that
+//! a receiver that is dead leaves room to others, from three quarters full on the spool is full for
+//! those that hold, deny or drop their newest and have more than an equal share of it. What a disk takes no more waits in memory, up to
 //! `SpoolConfig::max_pending_bytes`, is delivered from there, and written when
 //! the disk is well again. If the disk is full, `drop_oldest` and `sample` give up as much as a file of
 //! the spool has, twice a second at most, so that one can go.

@@ -50,7 +50,7 @@ pub trait Output: Send + Sync + 'static {
     /// Delivers the whole batch. After an error the whole batch is delivered again, before any later
     /// one of the app; so a receiver may see an event twice, with the same decision id.
     ///
-    /// It is dropped when it takes longer than a minute.
+    /// It is dropped when it takes longer than a minute. A panic is an error, too.
     fn deliver<'a>(&'a self, batch: &'a Batch) -> OutputFuture<'a>;
 }
 
@@ -144,7 +144,7 @@ pub struct OutputError {
     pub message: String,
     /// The receiver's answer, if it speaks HTTP.
     pub http_code: Option<u16>,
-    /// When the receiver wants to be asked again.
+    /// When the receiver wants to be asked again; an hour at most.
     pub retry_after: Option<Duration>,
     /// Whether trying again is of no use: the batch is given up.
     pub is_permanent: bool,

@@ -146,7 +146,11 @@ impl Driver {
                         self.stored(lane);
                     }
                     if let Some(entry) = self.entries.get_mut(&lane.id) {
-                        entry.closed_at = Some(Instant::now());
+                        let now = Instant::now();
+                        entry.closed_at = Some(now);
+                        // Its receiver may want it to wait longer than it is kept.
+                        let due = entry.due.map(|due| due.min(now + PATIENCE));
+                        self.set_due(lane.id, due);
                         self.next_of(lane.id);
                     }
                 }

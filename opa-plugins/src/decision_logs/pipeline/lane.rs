@@ -173,8 +173,10 @@ impl Lane {
         self.spooled.as_ref().is_some_and(Spooled::is_busy)
     }
 
+    /// Not of a configuration that is only tried: nothing in the spool is its own.
     fn is_present(self: &Arc<Self>) -> bool {
-        Arc::ptr_eq(&self.present(), self) && !self.left.load(Ordering::Acquire)
+        let owner = self.spooled.as_ref().and_then(Spooled::owner);
+        owner.is_some_and(|owner| Arc::ptr_eq(&owner, self)) && !self.left.load(Ordering::Acquire)
     }
 
     /// A parcel could not be delivered: it is the oldest again.

@@ -181,4 +181,6 @@ impl Drop for Pipeline {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! How events leave the process.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -189,7 +192,19 @@ async fn hand_over(
 ) -> Result<(), OutputError> {
     let taken = std::mem::take(events);
     let batch = Batch::new(app.clone(), Some(labels.clone()), taken);
-    let delivered = tokio::time::timeout(TIME, output.deliver(&batch)).await;
+    let delivered = tokio::time::timeout(TIME, contained(output, &batch)).await;
     *events = batch.events;
     delivered.unwrap_or_else(|_| Err(OutputError::new("timeout")))
+}
+
+/// An output is a program's own code, which may panic: then nobody knows what it delivered.
+async fn contained(output: &dyn Output, batch: &Batch) -> Result<(), OutputError> {
+    let panicked = || OutputError::new("the output panicked");
+    let delivering = catch_unwind(AssertUnwindSafe(|| output.deliver(batch)));
+    let mut delivering = delivering.map_err(|_| panicked())?;
+    poll_fn(|context| {
+        let polled = AssertUnwindSafe(|| delivering.as_mut().poll(context));
+        catch_unwind(polled).unwrap_or_else(|_| Poll::Ready(Err(panicked())))
+    })
+    .await
 }

@@ -120,10 +120,12 @@ impl Index {
         if let Some(stream) = self.streams.get_mut(&entry.stream) {
             stream.live -= 1;
             stream.bytes -= u64::from(entry.bytes);
+            let records = &self.records;
+            let is_gone = |id: &mut RecordId| !records.contains_key(id);
+            while stream.ids.pop_front_if(is_gone).is_some() {}
             if stream.live == 0 {
                 self.streams.remove(&entry.stream);
             } else if stream.ids.len() > 2 * stream.live + 16 {
-                let records = &self.records;
                 stream.ids.retain(|id| records.contains_key(id));
             }
         }
@@ -143,6 +145,11 @@ impl Index {
     pub(super) fn size_of(&self, stream: &StreamName) -> (u64, u64) {
         let stream = self.streams.get(stream);
         stream.map_or((0, 0), |it| (it.live as u64, it.bytes))
+    }
+
+    /// How many streams have records.
+    pub(super) fn streams_len(&self) -> usize {
+        self.streams.len()
     }
 
     /// All streams with their bytes.
@@ -304,6 +311,18 @@ mod tests {
         assert_eq!(index.oldest(), Some(RecordId(1)));
         let below = index.ids_below(RecordId(5));
         assert_eq!(below, [(stream("b"), vec![RecordId(1), RecordId(3)])]);
+    }
+
+    #[test]
+    fn what_is_gone_from_the_front_is_not_looked_at_again() {
+        let mut index = index();
+        for id in 0..40 {
+            assert!(index.remove(RecordId(id)));
+            let ids = &index.streams[&stream("b")].ids;
+            assert_eq!(ids.front().map(|id| id.0), Some(id.div_ceil(2) * 2 + 1));
+        }
+        let first = index.first_of(&stream("a"), None, 2, 1000);
+        assert_eq!(first, [RecordId(40), RecordId(42)]);
     }
 
     #[test]

@@ -216,13 +216,28 @@ impl Spool {
         largest.map(|(name, _)| name.clone())
     }
 
-    /// Whether it takes no more without a loss: it is full, too much waits, or the disk fails.
-    pub(super) fn is_blocked(&self) -> bool {
+    /// Whether it takes no more of a stream without a loss: it is full, too much waits, the disk
+    /// fails, or the stream has its [share](Self::has_its_share).
+    pub(super) fn is_blocked(&self, stream: &StreamName) -> bool {
         let config = &self.0.shared.config;
         let state = self.0.shared.state.lock();
         state.disk.is_some()
             || state.index.bytes() >= config.max_bytes
             || state.pending_bytes >= config.max_pending_bytes
+            || state.has_its_share(stream, config)
+    }
+
+    /// Whether a stream that gives nothing up leaves what is free to others: from three quarters full
+    /// on, those do that have more than an equal share, with one for who comes next.
+    pub(super) fn has_its_share(&self, stream: &StreamName) -> bool {
+        let shared = &self.0.shared;
+        shared.state.lock().has_its_share(stream, &shared.config)
+    }
+
+    /// Whether it has more than it may have.
+    pub(super) fn is_above_its_limit(&self) -> bool {
+        let max = self.0.shared.config.max_bytes;
+        self.0.shared.state.lock().index.bytes() >= max
     }
 
     /// Whether it has more than half of what it may have.

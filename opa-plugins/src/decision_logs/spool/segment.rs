@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::directory::Directory;
 use super::frame::{Header, VERSION};
@@ -15,6 +15,8 @@ pub(super) struct Segment {
     file: File,
     /// Of what was written without an error.
     pub(super) bytes: u64,
+    /// Its file system knows how many names a file has.
+    counts_names: bool,
     #[cfg(test)]
     failing_syncs: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -22,10 +24,12 @@ pub(super) struct Segment {
 impl Segment {
     /// A new one, with its header.
     pub(super) fn create(directory: &Directory, number: u64, next_id: u64) -> io::Result<Self> {
+        let file = directory.create_segment(number)?;
         let mut segment = Self {
             number,
-            file: directory.create_segment(number)?,
             bytes: 0,
+            counts_names: file.metadata()?.nlink() > 0,
+            file,
             #[cfg(test)]
             failing_syncs: std::sync::Arc::clone(&directory.failing_syncs),
         };
@@ -72,7 +76,12 @@ impl Segment {
                 return Err(rustix::io::Errno::IO.into());
             }
         }
-        self.file.sync_data()
+        self.file.sync_data()?;
+        // What somebody has removed is written and synced as well, but nobody will find it.
+        match self.counts_names && self.file.metadata()?.nlink() == 0 {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(()),
+        }
     }
 
     /// Cuts off what may not be whole. After an error nobody knows what of it is on the disk, so

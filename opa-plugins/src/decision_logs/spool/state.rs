@@ -11,7 +11,7 @@ use super::directory::Directory;
 use super::error::{AppendError, DiskError};
 use super::frame;
 use super::index::Index;
-use super::record::{Record, RecordId};
+use super::record::{Record, RecordId, StreamName};
 use super::recovery::Recovered;
 
 pub(super) type Answer = Result<(), AppendError>;
@@ -135,6 +135,13 @@ impl State {
         });
         self.queue_since.get_or_insert_with(Instant::now);
         Ok((id, receiver))
+    }
+
+    pub(super) fn has_its_share(&self, stream: &StreamName, config: &SpoolConfig) -> bool {
+        let index = &self.index;
+        let others = index.streams_len() as u64;
+        index.bytes() > config.max_bytes / 4 * 3
+            && index.size_of(stream).1 > config.max_bytes / others.saturating_add(1)
     }
 
     pub(super) fn is_queue_empty(&self) -> bool {

@@ -428,3 +428,48 @@ fn what_was_decided_is_not_shown() {
         "the spool's disk: no storage space"
     );
 }
+
+#[tokio::test]
+async fn what_is_written_to_a_file_that_was_removed_is_not_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("spool");
+    let spool = open(&path);
+    append(&spool, record("a", 0, 100)).await;
+    fs::remove_file(&segments(&path)[0]).unwrap();
+    // There is another file for it.
+    let record_1 = spool.append(record("a", 1, 100)).unwrap();
+    let answer = record_1.await;
+    let id = append_until_durable(&spool).await;
+    let files = segments(&path);
+    assert!(!files.is_empty(), "{answer:?}");
+    assert_eq!(
+        spool.read(vec![id], 1 << 20).await.unwrap().records.len(),
+        1
+    );
+    assert!(answer.is_err(), "nobody will find it");
+
+    fs::remove_dir_all(&path).unwrap();
+    for number in 3..6 {
+        let appending = spool.append(record("a", number, 100));
+        let is_durable = match appending {
+            Ok(appending) => appending.await.is_ok(),
+            Err(_) => false,
+        };
+        assert!(!is_durable, "{number}");
+    }
+    assert!(spool.stats().disk.is_some());
+}
+
+async fn append_until_durable(spool: &Spool) -> RecordId {
+    let appending = async {
+        loop {
+            if let Ok(appending) = spool.append(record("a", 2, 100))
+                && let Ok(id) = appending.await
+            {
+                return id;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, appending).await.unwrap()
+}

@@ -6,13 +6,16 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(100);
 const LEAST: Duration = Duration::from_millis(50);
 
+/// The longest wait that a receiver may want, as of a service. More may be more than a clock has.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
 /// Uniform in \[50 ms, cap\], where the cap is 100 ms after the first of `failures` in a row,
-/// grows exponentially to `max`; and not before the receiver wants it.
+/// grows exponentially to `max`; and not before the receiver wants it, but within an hour.
 pub(super) fn delay(failures: u32, max: Duration, retry_after: Option<Duration>) -> Duration {
     let doubled = failures.saturating_sub(1).min(20);
     let cap = FIRST.saturating_mul(1 << doubled).min(max);
     let delay = LEAST + cap.saturating_sub(LEAST).mul_f64(rand::random::<f64>());
-    delay.max(retry_after.unwrap_or_default())
+    delay.max(retry_after.unwrap_or_default().min(LONGEST))
 }
 
 #[cfg(test)]

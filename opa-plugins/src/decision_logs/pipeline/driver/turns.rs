@@ -1,7 +1,9 @@
 //! Whose events are masked and encoded next.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+
+use opa_core::AppId;
 
 use super::super::intake::Intake;
 
@@ -18,6 +20,39 @@ pub(super) struct Turns {
     queue: TurnQueue,
     /// Those whose outputs have no room.
     parked: HashSet<u64>,
+    apps: HashMap<AppId, Order>,
+}
+
+/// The configurations of one app: what was decided under an earlier one goes first, so that it is
+/// first in the spool. One that can't use its turns, or is slow, keeps no later one waiting.
+#[derive(Default)]
+struct Order {
+    first: BTreeSet<u64>,
+    behind: BTreeSet<u64>,
+}
+
+impl Order {
+    /// Whether it has turns now.
+    fn add(&mut self, id: u64) -> bool {
+        let waits = self.first.range(..id).next().is_some();
+        match waits {
+            true => self.behind.insert(id),
+            false => self.first.insert(id),
+        };
+        !waits
+    }
+
+    /// It keeps nobody waiting any more; who has turns now.
+    fn leave(&mut self, id: u64) -> Option<u64> {
+        self.first.remove(&id);
+        let next = *self.behind.first()?;
+        if self.first.range(..next).next().is_some() {
+            return None;
+        }
+        self.behind.remove(&next);
+        self.first.insert(next);
+        Some(next)
+    }
 }
 
 /// In the order of their turns, those apart that took long the last time.
@@ -75,8 +110,23 @@ impl Turns {
 
     /// An app that had no events has some.
     pub(super) fn add(&mut self, intake: Arc<Intake>) {
-        self.queue.push(intake.id);
+        let order = self.apps.entry(intake.app.clone()).or_default();
+        if order.add(intake.id) {
+            self.queue.push(intake.id);
+        }
         self.intakes.insert(intake.id, intake);
+    }
+
+    /// It keeps no other one of its app waiting.
+    fn leave(&mut self, intake: &Intake) {
+        let Some(order) = self.apps.get_mut(&intake.app) else {
+            return;
+        };
+        if let Some(next) = order.leave(intake.id) {
+            self.queue.push(next);
+        } else if order.first.is_empty() {
+            self.apps.remove(&intake.app);
+        }
     }
 
     /// Who is next, if there is a place.
@@ -89,6 +139,7 @@ impl Turns {
     pub(super) fn park(&mut self, intake: &Intake) {
         self.queue.ended(intake.id, None);
         self.parked.insert(intake.id);
+        self.leave(intake);
     }
 
     /// An output may have room again.
@@ -108,12 +159,29 @@ impl Turns {
         } else {
             self.intakes.remove(&intake.id);
         }
+        if was_slow || !has_more {
+            self.leave(intake);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn earlier_configurations_of_an_app_go_first() {
+        let mut order = Order::default();
+        assert!(order.add(3));
+        assert!(!order.add(5) && !order.add(4));
+        // It had nothing before.
+        assert!(order.add(2));
+        assert_eq!(order.leave(2), None);
+        assert_eq!(order.leave(3), Some(4));
+        assert_eq!(order.leave(4), Some(5));
+        assert_eq!(order.leave(5), None);
+        assert!(order.first.is_empty() && order.behind.is_empty());
+    }
 
     #[test]
     fn who_is_slow_leaves_places_to_the_others() {

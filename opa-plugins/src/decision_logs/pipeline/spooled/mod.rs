@@ -5,6 +5,9 @@
 
 #[cfg(all(feature = "spool", unix))]
 mod cache;
+#[cfg(test)]
+#[cfg(all(feature = "spool", unix))]
+mod faults;
 #[cfg(all(feature = "spool", unix))]
 mod flight;
 #[cfg(all(feature = "spool", unix))]

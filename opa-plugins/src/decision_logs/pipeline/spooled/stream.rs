@@ -225,21 +225,35 @@ impl Spooled {
     }
 
     fn append(&self, shared: &Shared, record: &Record) -> Result<Taken, AppendError> {
-        let gives_way = matches!(self.when_full, WhenFull::DropOldest | WhenFull::Sample);
+        let Self { stream, .. } = self;
+        let keeps_newest = matches!(self.when_full, WhenFull::DropOldest | WhenFull::Sample);
+        let insists = self.when_full.holds();
+        if !keeps_newest && !insists && stream.spool.has_its_share(&stream.name) {
+            return Err(AppendError::Full);
+        }
+        // Its oldest stay.
+        let spared = (!keeps_newest).then_some(&stream.name);
         let bytes = record.json.len() as u64 + 1024;
         let mut tries = 0..TRIES;
         loop {
-            let insists = self.when_full.holds();
-            let error = match self.stream.append(record.clone(), insists) {
-                Ok(taken) => return Ok(taken),
+            let error = match stream.append(record.clone(), insists) {
+                Ok(taken) => {
+                    if insists && stream.spool.is_above_its_limit() {
+                        // What others may lose gives way. If there is none, no more is admitted.
+                        if let Some(streams) = shared.streams() {
+                            streams.make_room(bytes, None);
+                        }
+                    }
+                    return Ok(taken);
+                }
                 Err(error) => error,
             };
-            let Some(streams) = shared.streams().filter(|_| gives_way) else {
+            let Some(streams) = shared.streams() else {
                 return Err(error);
             };
             match &error {
-                AppendError::Full if streams.make_room(bytes) => {}
-                AppendError::Disk(error) => streams.free_disk(error),
+                AppendError::Full if streams.make_room(bytes, spared) => {}
+                AppendError::Disk(error) if keeps_newest => streams.free_disk(error),
                 _ => return Err(error),
             }
             if tries.next().is_none() || matches!(error, AppendError::Disk(_)) {
@@ -332,7 +346,7 @@ impl Spooled {
 
     /// Whether it takes no more without a loss.
     pub(in super::super) fn is_blocked(&self) -> bool {
-        self.stream.spool.is_blocked()
+        self.stream.spool.is_blocked(&self.stream.name)
     }
 
     pub(in super::super) fn is_empty(&self) -> bool {

@@ -123,11 +123,11 @@ impl Streams {
         }
     }
 
-    /// Whoever has most gives up its oldest, until there is room for so many bytes. Whether there is
-    /// some.
-    pub(super) fn make_room(&self, bytes: u64) -> bool {
+    /// Whoever has most gives up its oldest, but for `spared`, until there is room for so many
+    /// bytes. Whether there is some.
+    pub(super) fn make_room(&self, bytes: u64, spared: Option<&StreamName>) -> bool {
         let _one = self.freed_at.lock();
-        self.give_up(bytes.max(self.spool.room_step())) > 0
+        self.give_up(bytes.max(self.spool.room_step()), spared) > 0
     }
 
     /// As [`make_room`](Self::make_room), so that a file can go, if the disk has no room.
@@ -140,15 +140,15 @@ impl Streams {
         let is_early = freed_at.is_some_and(|at| at.elapsed() < FREE_DELAY);
         if is_full && !is_early {
             *freed_at = Some(Instant::now());
-            self.give_up(self.spool.segment_bytes());
+            self.give_up(self.spool.segment_bytes(), None);
         }
     }
 
-    fn give_up(&self, bytes: u64) -> u64 {
+    fn give_up(&self, bytes: u64, spared: Option<&StreamName>) -> u64 {
         let all = self.streams.lock().clone();
         let mut others: HashMap<_, _> = all
             .into_iter()
-            .filter(|(_, stream)| stream.may_give_way())
+            .filter(|(name, stream)| spared != Some(name) && stream.may_give_way())
             .collect();
         let mut freed = 0;
         while freed < bytes

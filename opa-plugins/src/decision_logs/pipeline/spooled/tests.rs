@@ -13,11 +13,11 @@ use super::super::super::{Audit, Durability, WhenFull};
 use super::super::tests::{LONG, Moody, Random, app, event, of, pipeline, route, terms};
 use super::super::{Pipeline, Route, Transport};
 
-const HOLD: WhenFull = WhenFull::Hold {
+pub(super) const HOLD: WhenFull = WhenFull::Hold {
     deadline: Duration::from_secs(1),
 };
 
-fn spooled(path: &Path, max_bytes: u64) -> Pipeline {
+pub(super) fn spooled(path: &Path, max_bytes: u64) -> Pipeline {
     let pipeline = pipeline();
     let mut config = SpoolConfig::new(path);
     config.max_bytes = max_bytes;
@@ -41,7 +41,7 @@ impl Output for Mortal {
     }
 }
 
-fn mortal(dead: &Arc<AtomicBool>, moody: &Arc<Moody>) -> Route {
+pub(super) fn mortal(dead: &Arc<AtomicBool>, moody: &Arc<Moody>) -> Route {
     let mut route = route("x", moody, None);
     if let Transport::Output { output, .. } = &mut route.transport {
         *output = Arc::new(Mortal(Arc::clone(dead), Arc::clone(moody)));
@@ -49,7 +49,7 @@ fn mortal(dead: &Arc<AtomicBool>, moody: &Arc<Moody>) -> Route {
     route
 }
 
-fn sink(
+pub(super) fn sink(
     pipeline: &Pipeline,
     route: Route,
     when_full: WhenFull,
@@ -60,13 +60,13 @@ fn sink(
     pipeline.sink(&app("a"), vec![route], terms).unwrap()
 }
 
-fn numbers(moody: &Moody) -> Vec<u64> {
+pub(super) fn numbers(moody: &Moody) -> Vec<u64> {
     let taken = moody.taken();
     taken.iter().map(|id| id.parse().unwrap()).collect()
 }
 
 /// Waits until something is so.
-async fn until(what: impl Fn() -> bool) {
+pub(super) async fn until(what: impl Fn() -> bool) {
     let waiting = async {
         while !what() {
             tokio::time::sleep(Duration::from_millis(5)).await;
