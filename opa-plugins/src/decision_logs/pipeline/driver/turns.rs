@@ -2,8 +2,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::intake::Intake;
+use super::super::process::BATCH;
 
 /// How many apps' events are masked and encoded at a time. Most of them wait for a policy.
 const PLACES: usize = 64;
@@ -11,11 +15,17 @@ const PLACES: usize = 64;
 /// How many of these are for apps whose policies on logs are slow: the others don't wait for them.
 const SLOW_PLACES: usize = PLACES / 2;
 
-/// The apps that have events to be masked and encoded.
+/// How long an app's events wait for others, if nobody waits for them. Whoever hands over meanwhile
+/// need not wake anybody, which takes longer than all the rest of a hand-over.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// The apps that have events to be masked and encoded, or had some just now.
 #[derive(Default)]
 pub(super) struct Turns {
     intakes: HashMap<u64, Arc<Intake>>,
     queue: TurnQueue,
+    /// Those that gather, and until when: the soonest first.
+    gathering: VecDeque<(Instant, u64)>,
     /// Those whose outputs have no room.
     parked: HashSet<u64>,
 }
@@ -68,15 +78,44 @@ impl TurnQueue {
 }
 
 impl Turns {
-    /// All that have events.
+    /// All whose events are not all encoded.
     pub(super) fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
-        self.intakes.values()
+        let gathering: HashSet<_> = self.gathering.iter().map(|(_, id)| *id).collect();
+        let intakes = self.intakes.values();
+        intakes.filter(move |it| !gathering.contains(&it.id) || it.backlog() > 0)
     }
 
     /// An app that had no events has some.
     pub(super) fn add(&mut self, intake: Arc<Intake>) {
-        self.queue.push(intake.id);
+        self.go_on(&intake);
         self.intakes.insert(intake.id, intake);
+    }
+
+    /// When the next app has gathered.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.gathering.front().map(|(until, _)| *until)
+    }
+
+    /// Gives those a turn that have gathered by `now`. Those that got nothing rest: the driver is
+    /// told of their next event.
+    pub(super) fn gathered(&mut self, now: Instant) {
+        while let Some((_, id)) = self.gathering.pop_front_if(|(until, _)| *until <= now) {
+            if self.intakes.get(&id).is_some_and(|it| it.has_more()) {
+                self.queue.push(id);
+            } else {
+                self.intakes.remove(&id);
+            }
+        }
+    }
+
+    /// Gives an app a turn, or lets it gather.
+    fn go_on(&mut self, intake: &Intake) {
+        if intake.can_wait() && intake.backlog() < BATCH {
+            let until = Instant::now() + GATHER;
+            self.gathering.push_back((until, intake.id));
+        } else {
+            self.queue.push(intake.id);
+        }
     }
 
     /// Who is next, if there is a place.
@@ -100,11 +139,13 @@ impl Turns {
 
     /// A turn has ended, and whether it was slow.
     pub(super) fn ended(&mut self, intake: &Intake, was_slow: bool) {
-        let has_more = intake.has_more();
+        // Also without one: while events come, none of them has to wake anybody.
+        let goes_on = intake.can_wait() || intake.has_more();
         // Who comes back after a rest is judged anew.
+        let has_more = intake.backlog() > 0;
         self.queue.ended(intake.id, Some(was_slow && has_more));
-        if has_more {
-            self.queue.push(intake.id);
+        if goes_on {
+            self.go_on(intake);
         } else {
             self.intakes.remove(&intake.id);
         }
