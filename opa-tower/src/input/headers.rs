@@ -26,8 +26,10 @@ impl<'a> Headers<'a> {
         match self {
             Self::Own(headers) => {
                 let fields = headers.iter();
-                let sizes = fields.map(|(name, value)| name.as_str().len() + value.len());
-                sizes.map(|size| size + 2 * LENGTH).sum()
+                let sizes = fields.map(|(name, value)| {
+                    written(name.as_str().as_bytes()) + written(value.as_bytes())
+                });
+                sizes.sum()
             }
             Self::Copied(fields) => fields.0.len(),
         }
@@ -41,11 +43,10 @@ impl<'a> Headers<'a> {
         match self {
             Self::Own(headers) => {
                 for (name, value) in headers {
-                    let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-                    into.extend_from_slice(&name.len().to_ne_bytes());
-                    into.extend_from_slice(&value.len().to_ne_bytes());
-                    into.extend_from_slice(name);
-                    into.extend_from_slice(value);
+                    for text in [name.as_str().as_bytes(), value.as_bytes()] {
+                        write_length(text, into);
+                        into.extend_from_slice(text);
+                    }
                 }
             }
             Self::Copied(fields) => into.extend_from_slice(fields.0),
@@ -72,8 +73,39 @@ pub(super) fn is_cookie(name: &str) -> bool {
     name == COOKIE.as_str()
 }
 
-/// How a length is written.
-const LENGTH: usize = size_of::<usize>();
+/// A length is written as one byte, or as this one and all of it. What is small is allocated faster.
+const LONG: u8 = u8::MAX;
+
+/// How many bytes a text takes with its length.
+fn written(text: &[u8]) -> usize {
+    let length = match u8::try_from(text.len()) {
+        Ok(length) if length != LONG => 1,
+        _ => 1 + size_of::<usize>(),
+    };
+    length + text.len()
+}
+
+fn write_length(text: &[u8], into: &mut Vec<u8>) {
+    match u8::try_from(text.len()) {
+        Ok(length) if length != LONG => into.push(length),
+        _ => {
+            into.push(LONG);
+            into.extend_from_slice(&text.len().to_ne_bytes());
+        }
+    }
+}
+
+fn read<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, mut rest) = from.split_first()?;
+    let mut length = usize::from(*length);
+    if length == usize::from(LONG) {
+        let (whole, after) = rest.split_first_chunk()?;
+        (length, rest) = (usize::from_ne_bytes(*whole), after);
+    }
+    let (text, rest) = rest.split_at_checked(length)?;
+    *from = rest;
+    Some(text)
+}
 
 /// The names and values of a [copy](Headers::copy); what is no text is left out.
 #[derive(Clone, Copy)]
@@ -86,15 +118,6 @@ impl<'a> Fields<'a> {
         fields.sort_by_key(|(name, _)| *name);
         fields
     }
-
-    fn read(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let (name, rest) = self.0.split_first_chunk::<LENGTH>()?;
-        let (value, rest) = rest.split_first_chunk::<LENGTH>()?;
-        let (name, rest) = rest.split_at_checked(usize::from_ne_bytes(*name))?;
-        let (value, rest) = rest.split_at_checked(usize::from_ne_bytes(*value))?;
-        self.0 = rest;
-        Some((name, value))
-    }
 }
 
 impl<'a> Iterator for Fields<'a> {
@@ -102,11 +125,43 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (name, value) = self.read()?;
+            let (name, value) = (read(&mut self.0)?, read(&mut self.0)?);
             let name = std::str::from_utf8(name);
             if let Some(field) = name.ok().zip(std::str::from_utf8(value).ok()) {
                 return Some(field);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_every_header_however_long() {
+        let mut headers = HeaderMap::new();
+        let lengths = [0, 1, 127, 128, 254, 255, 256, 257, 65_535, 70_000];
+        for length in lengths {
+            let value = HeaderValue::from_str(&"v".repeat(length)).unwrap();
+            headers.append("x", value.clone());
+            let name = HeaderName::from_bytes("n".repeat(length.clamp(1, 60_000)).as_bytes());
+            headers.append(name.unwrap(), value);
+        }
+        let mut copy = Vec::new();
+        let own = Headers::Own(&headers);
+        own.copy(&mut copy);
+        assert_eq!(copy.len(), own.size());
+        let own = headers.iter().map(|(name, value)| (name.as_str(), value));
+        let own: Vec<_> = own
+            .map(|(name, value)| (name, text(value).unwrap()))
+            .collect();
+        assert_eq!(own.len(), 2 * lengths.len());
+        assert_eq!(Fields(&copy).collect::<Vec<_>>(), own);
+        // What is cut off ends, and is no other header.
+        for end in 0..2_000 {
+            let cut: Vec<_> = Fields(&copy[..end]).collect();
+            assert!(own.starts_with(&cut));
         }
     }
 }
