@@ -154,7 +154,99 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use opa_core::plugin::DecisionSink;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::super::super::super::console::Console;
+    use super::super::super::super::{Audit, Durability, Lines, WhenFull};
+    use super::super::super::intake::Handover;
+    use super::super::super::shared::Shared;
+    use super::super::super::tests::{Moody, app, event, route, terms};
+    use super::super::Message;
     use super::*;
+
+    fn sink(durability: Durability) -> (Handover, UnboundedReceiver<Message>) {
+        let console = Console::new(Box::new(Lines::default()));
+        let (messages, told) = unbounded_channel();
+        let shared = Arc::new(Shared::new(Arc::new(console), messages));
+        let mut terms = terms(WhenFull::DropOldest, Audit::Off);
+        terms.durability = durability;
+        let routes = vec![route("x", &Moody::new(1, false), None)];
+        let intake = Intake::new(&shared, &app("a"), routes, terms);
+        (Handover(Arc::new(intake)), told)
+    }
+
+    /// What the driver is told of, all of it.
+    fn hear(turns: &mut Turns, told: &mut UnboundedReceiver<Message>) -> usize {
+        let mut heard = 0;
+        while let Ok(Message::Events(intake)) = told.try_recv() {
+            turns.add(intake);
+            heard += 1;
+        }
+        heard
+    }
+
+    /// Gives the app a turn that takes all of its events.
+    fn take_turn(turns: &mut Turns) -> usize {
+        let Some(intake) = turns.next() else {
+            return 0;
+        };
+        let taken = std::iter::from_fn(|| intake.pop()).count();
+        turns.ended(&intake, false);
+        taken
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_events_come_the_driver_is_told_once() {
+        let (sink, mut told) = sink(Durability::Async);
+        let mut turns = Turns::default();
+        sink.record(event(0));
+        assert_eq!(hear(&mut turns, &mut told), 1);
+        for round in 1..50 {
+            // Before it is due there is no turn.
+            assert_eq!(take_turn(&mut turns), 0);
+            sink.record(event(round));
+            let due = turns.due().unwrap();
+            assert_eq!(due - Instant::now(), GATHER);
+            tokio::time::advance(GATHER).await;
+            turns.gathered(due);
+            let gathered = if round == 1 { 2 } else { 1 };
+            assert_eq!(take_turn(&mut turns), gathered);
+            assert_eq!(hear(&mut turns, &mut told), 0, "round {round}");
+            assert_eq!(turns.intakes().count(), 0, "all is encoded");
+        }
+        // Then it rests, and its next event is told.
+        let due = turns.due().unwrap();
+        turns.gathered(due);
+        assert_eq!((take_turn(&mut turns), turns.due()), (0, None));
+        assert!(turns.intakes.is_empty());
+        sink.record(event(50));
+        assert_eq!(hear(&mut turns, &mut told), 1);
+        assert_eq!(turns.intakes().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fills_a_turn_does_not_gather() {
+        let (sink, mut told) = sink(Durability::Async);
+        let mut turns = Turns::default();
+        (0..BATCH as u64).for_each(|id| sink.record(event(id)));
+        assert_eq!(hear(&mut turns, &mut told), 1);
+        assert_eq!(turns.due(), None);
+        assert_eq!(take_turn(&mut turns), BATCH);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_waits_for_does_not_gather() {
+        let (sink, mut told) = sink(Durability::BeforeResponse);
+        let mut turns = Turns::default();
+        for id in 0..3 {
+            drop(sink.admit(event(id)));
+            assert_eq!(hear(&mut turns, &mut told), 1);
+            assert_eq!(turns.due(), None);
+            assert_eq!(take_turn(&mut turns), 1);
+            assert!(turns.intakes.is_empty());
+        }
+    }
 
     #[test]
     fn who_is_slow_leaves_places_to_the_others() {
