@@ -1,11 +1,10 @@
 use std::time::{Duration, SystemTime};
 
-use http::header::{COOKIE, HOST};
-use http::{HeaderMap, HeaderName, Version};
+use http::{HeaderName, Version};
 use opa_core::Value;
 use opa_core::engine::InputPaths;
 
-use super::request::text;
+use super::headers::{Headers, is_cookie, is_name_shown, is_shown, text};
 use super::{Request, Target};
 use crate::settings::Settings;
 
@@ -88,21 +87,36 @@ fn fill_headers<'a>(members: &mut Members<'_, 'a>, request: &Request<'a>, settin
         members.value(":path", || Value::from(path));
     }
     members.value(":scheme", || Value::from(settings.scheme()));
-    for name in request
-        .headers
-        .keys()
-        .filter(|name| **name != HOST && *name != PARTIAL_BODY)
-    {
-        let separator = match request.facts.version {
-            Version::HTTP_2 | Version::HTTP_3 if name == COOKIE => "; ",
-            _ => ",",
-        };
-        members.value(name.as_str(), || joined(request.headers, name, separator));
+    match request.headers {
+        Headers::Own(headers) => {
+            for name in headers.keys().filter(|name| is_shown(name)) {
+                let values = headers.get_all(name).iter().filter_map(text);
+                let name = name.as_str();
+                members.value(name, || joined(values, separator(name, request)));
+            }
+        }
+        Headers::Copied(fields) => {
+            let fields = fields.by_name();
+            for same in fields.chunk_by(|(one, _), (other, _)| one == other) {
+                let Some((name, _)) = same.first().filter(|(name, _)| is_name_shown(name)) else {
+                    continue;
+                };
+                let values = same.iter().map(|(_, value)| *value);
+                members.value(name, || joined(values, separator(name, request)));
+            }
+        }
     }
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Value {
-    let mut values = headers.get_all(name).iter().filter_map(text);
+/// What is between the values of a header.
+fn separator(name: &str, request: &Request<'_>) -> &'static str {
+    match request.facts.version {
+        Version::HTTP_2 | Version::HTTP_3 if is_cookie(name) => "; ",
+        _ => ",",
+    }
+}
+
+fn joined<'a>(mut values: impl Iterator<Item = &'a str>, separator: &str) -> Value {
     match (values.next().unwrap_or_default(), values.next()) {
         (only, None) => Value::from(only),
         (first, Some(second)) => {
@@ -184,6 +198,7 @@ impl<'a, 'p> Members<'a, 'p> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::request::OwnedRequest;
     use super::*;
     use std::net::SocketAddr;
 
@@ -196,7 +211,14 @@ mod tests {
     fn part(parts: &Parts, settings: &Settings, inputs: &InputPaths) -> Value {
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_795_511_683, 367_768_000);
         let request = Request::new(parts, settings, time, true);
-        document(&request, &request.read().unwrap(), settings, inputs)
+        let built = document(&request, &request.read().unwrap(), settings, inputs);
+        // The log builds it of a copy, or of a copy's.
+        let copy = OwnedRequest::of(&request);
+        let copy = OwnedRequest::of(&copy.borrow());
+        let copy = copy.borrow();
+        let of_copy = document(&copy, &copy.target().unwrap(), settings, inputs);
+        assert_eq!(of_copy, built);
+        built
     }
 
     fn parts(request: http::request::Builder) -> Parts {
@@ -282,6 +304,15 @@ mod tests {
         assert_eq!(of_http_2.get("x"), Some(&Value::from("1,2")));
         let of_http_1 = headers(request(Version::HTTP_11));
         assert_eq!(of_http_1.get("cookie"), Some(&Value::from("a=1,b=2")));
+    }
+
+    #[test]
+    fn headers_between_those_of_one_name_change_nothing() {
+        let mixed = http::Request::get("/").header("x", 1).header("a", 1);
+        let mixed = mixed.header("x", 2).header("y", "").header("x", 3);
+        let shown = headers(mixed.header("a", 2));
+        let of = |name: &str| shown.get(name).and_then(Value::as_str).unwrap();
+        assert_eq!((of("x"), of("a"), of("y")), ("1,2,3", "1,2", ""));
     }
 
     #[test]

@@ -41,6 +41,7 @@
 
 mod builder;
 mod document;
+mod headers;
 mod request;
 mod target;
 
@@ -126,7 +127,7 @@ impl DeferredInput for Whole {
     fn build(&self) -> Value {
         let request = self.request.borrow();
         // Only of requests that could be read.
-        let target = request.read().unwrap_or_default();
+        let target = request.target().unwrap_or_default();
         document(&request, &target, &self.settings, &InputPaths::all())
     }
 

@@ -3,9 +3,10 @@ use std::time::SystemTime;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, Method, Version};
 use opa_core::instance::Prepared;
 
+use super::headers::{Fields, Headers, text};
 use super::{Target, Unreadable};
 use crate::settings::Settings;
 
@@ -16,8 +17,9 @@ pub(crate) const MAX_HEADERS: usize = 1_000;
 #[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(super) method: &'a Method,
-    pub(super) uri: &'a Uri,
-    pub(super) headers: &'a HeaderMap,
+    authority: Option<&'a str>,
+    path_and_query: Option<&'a str>,
+    pub(super) headers: Headers<'a>,
     pub(super) facts: Facts,
 }
 
@@ -45,10 +47,12 @@ impl<'a> Request<'a> {
         tells_body: bool,
     ) -> Self {
         let (version, peer) = (parts.version, settings.peer(parts));
+        let uri = settings.shown_uri(parts);
         Self {
             method: &parts.method,
-            uri: settings.shown_uri(parts),
-            headers: &parts.headers,
+            authority: uri.authority().map(|it| it.as_str()),
+            path_and_query: uri.path_and_query().map(|it| it.as_str()),
+            headers: Headers::Own(&parts.headers),
             facts: Facts {
                 version,
                 peer,
@@ -68,24 +72,39 @@ impl<'a> Request<'a> {
     /// # Errors
     /// What can't be read.
     pub(crate) fn read(&self) -> Result<Target<'a>, Unreadable> {
-        if self.headers.len() > MAX_HEADERS {
-            return Err(Unreadable::TooManyHeaders);
+        if let Headers::Own(headers) = self.headers {
+            if headers.len() > MAX_HEADERS {
+                return Err(Unreadable::TooManyHeaders);
+            }
+            if headers.values().any(|value| text(value).is_none()) {
+                return Err(Unreadable::Header);
+            }
+            if !self.names_one_host(headers) {
+                return Err(Unreadable::Host);
+            }
         }
-        if self.headers.values().any(|value| text(value).is_none()) {
-            return Err(Unreadable::Header);
+        self.target()
+    }
+
+    /// Reads the target alone.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    pub(super) fn target(&self) -> Result<Target<'a>, Unreadable> {
+        let target = self.path_and_query.unwrap_or_default();
+        match target.split_once('?') {
+            // `http://host?query` has the path `/`.
+            Some(("", query)) => Target::read("/", Some(query)),
+            Some((path, query)) => Target::read(path, Some(query)),
+            None => Target::read(target, None),
         }
-        if !self.names_one_host() {
-            return Err(Unreadable::Host);
-        }
-        Target::read(self.uri.path(), self.uri.query())
     }
 
     /// Whether `Host` and the target's authority, where both are sent, agree (RFC 9112, 3.2, and
     /// RFC 9113, 8.3.1): else the policy could judge another host than the service serves.
-    fn names_one_host(&self) -> bool {
-        let authority = self.uri.authority().map(|authority| authority.as_str());
-        let mut hosts = self.headers.get_all(HOST).iter();
-        match (hosts.next(), hosts.next(), authority) {
+    fn names_one_host(&self, headers: &HeaderMap) -> bool {
+        let mut hosts = headers.get_all(HOST).iter();
+        match (hosts.next(), hosts.next(), self.authority) {
             (_, Some(_), _) => false,
             (Some(host), None, Some(authority)) => {
                 host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
@@ -96,13 +115,12 @@ impl<'a> Request<'a> {
 
     /// What Envoy calls host and `:authority`.
     pub(super) fn host(&self) -> Option<&'a str> {
-        let authority = self.uri.authority().map(|authority| authority.as_str());
-        authority.or_else(|| self.headers.get(HOST).and_then(text))
+        self.authority.or_else(|| self.headers.host())
     }
 
     /// The path with the query, escapes untouched. `None` for the authority form of `CONNECT`.
     pub(super) fn path(&self) -> Option<String> {
-        let target = self.uri.path_and_query()?.as_str();
+        let target = self.path_and_query?;
         // `http://host?query` has the path `/`.
         Some(if target.starts_with('?') {
             format!("/{target}")
@@ -112,51 +130,61 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A header's value as text: all of it or nothing.
-pub(super) fn text(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
-}
-
-/// A request of its own, for a document that is built later.
+/// A copy of a request that could be read, for a document that is built later.
 pub(super) struct OwnedRequest {
     method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    /// How long they are in `text`.
+    authority: Option<usize>,
+    path_and_query: Option<usize>,
+    /// The authority, the path with the query, and the headers.
+    text: Vec<u8>,
     facts: Facts,
 }
 
 impl OwnedRequest {
     pub(super) fn of(request: &Request<'_>) -> Self {
+        let (authority, path_and_query) = (request.authority, request.path_and_query);
+        let target = [authority, path_and_query].map(Option::unwrap_or_default);
+        let length = target.iter().map(|it| it.len()).sum::<usize>() + request.headers.size();
+        let mut text = Vec::with_capacity(length);
+        for part in target {
+            text.extend_from_slice(part.as_bytes());
+        }
+        request.headers.copy(&mut text);
         Self {
             method: request.method.clone(),
-            uri: request.uri.clone(),
-            headers: request.headers.clone(),
+            authority: authority.map(str::len),
+            path_and_query: path_and_query.map(str::len),
+            text,
             facts: request.facts,
         }
     }
 
     /// About how many bytes it holds.
     pub(super) fn size(&self) -> usize {
-        let uri = self.uri.path().len() + self.uri.query().map_or(0, str::len);
-        let headers = self.headers.iter();
-        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + 64);
-        512 + uri + headers.sum::<usize>()
+        512 + self.text.len()
     }
 
     pub(super) fn borrow(&self) -> Request<'_> {
-        let Self {
-            method,
-            uri,
-            headers,
-            facts,
-        } = self;
+        let (authority, rest) = split(&self.text, self.authority);
+        let (path_and_query, rest) = split(rest, self.path_and_query);
         Request {
-            method,
-            uri,
-            headers,
-            facts: *facts,
+            method: &self.method,
+            authority,
+            path_and_query,
+            headers: Headers::Copied(Fields(rest)),
+            facts: self.facts,
         }
     }
+}
+
+/// The text of that length at the start, and the rest.
+fn split(text: &[u8], length: Option<usize>) -> (Option<&str>, &[u8]) {
+    let parts = length.and_then(|length| text.split_at_checked(length));
+    let Some((start, rest)) = parts else {
+        return (None, text);
+    };
+    (std::str::from_utf8(start).ok(), rest)
 }
 
 #[cfg(test)]
@@ -190,7 +218,7 @@ mod tests {
 
     #[test]
     fn cve_2019_9900_a_header_cannot_hold_nul() {
-        assert!(HeaderValue::from_bytes(b"a\0b").is_err());
+        assert!(http::HeaderValue::from_bytes(b"a\0b").is_err());
         assert!(http::HeaderName::from_bytes(b"a\0b").is_err());
     }
 

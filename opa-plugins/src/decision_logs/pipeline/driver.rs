@@ -117,7 +117,8 @@ pub(super) fn run(
 
 async fn drive(mut driver: Driver, mut messages: UnboundedReceiver<Message>) {
     loop {
-        let next = driver.due.first().map(|(at, _)| *at);
+        let due = driver.due.first().map(|(at, _)| *at);
+        let next = due.into_iter().chain(driver.turns.due()).min();
         let timer = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -379,6 +380,7 @@ impl Driver {
 
     fn wake(&mut self) {
         let now = Instant::now();
+        self.turns.gathered(now);
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.set_due(id, None);
             self.request(id, true);

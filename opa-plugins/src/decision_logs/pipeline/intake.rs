@@ -287,11 +287,17 @@ impl Intake {
         queue.popped + queue.len() as u64
     }
 
+    /// How many events are in the queue.
+    pub(super) fn backlog(&self) -> usize {
+        self.queue.lock().len()
+    }
+
     /// Whether there are more; if not, the next one is told to the driver.
     pub(super) fn has_more(&self) -> bool {
         let mut queue = self.queue.lock();
         let more = queue.len() > 0;
         if !more && std::mem::replace(&mut queue.scheduled, false) {
+            queue.rest();
             self.shared.unschedule();
         }
         more
@@ -306,6 +312,7 @@ impl Intake {
         while let Some(handed) = queue.pop() {
             forgotten.push(handed);
         }
+        queue.rest();
         self.shared.queued(before, (0, 0));
         drop(queue);
         self.room.notify_waiters();

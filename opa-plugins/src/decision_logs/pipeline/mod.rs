@@ -17,6 +17,7 @@ mod outbox;
 mod policy;
 mod process;
 mod queue;
+mod segments;
 mod shared;
 mod spooled;
 mod ticket;

@@ -18,7 +18,7 @@ use super::spooled::Taken;
 use super::ticket::{Handed, Stored, Ticket};
 
 /// How many events of an app are taken at a time.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// How long policies on logs are asked before it is another app's turn. The last one asked may take
 /// its own time.
@@ -26,10 +26,6 @@ const TIME: Duration = Duration::from_millis(100);
 
 /// The same of an app whose events go into a spool: what isn't there yet is lost with the process.
 const SPOOL_TIME: Duration = Duration::from_millis(4);
-
-/// How long an app's first event waits for others. Whoever hands over meanwhile need not wake
-/// anybody, which takes longer than all the rest of a hand-over.
-const GATHER: Duration = Duration::from_millis(1);
 
 /// After how many events other tasks of the thread have their turn: a policy that answers at once
 /// takes up to about 100 µs.
@@ -40,9 +36,6 @@ type Shown = (Vec<Option<Kept>>, Option<Ticket>);
 
 /// Masks and encodes some of an app's events. Whether it took long.
 pub(super) async fn process(intake: Arc<Intake>) -> bool {
-    if intake.can_wait() && intake.queue.lock().len() < BATCH {
-        tokio::time::sleep(GATHER).await;
-    }
     let start = Instant::now();
     let time = match intake.lanes().any(|lane| lane.is_spooled()) {
         true => SPOOL_TIME,

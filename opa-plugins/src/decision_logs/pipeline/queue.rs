@@ -1,12 +1,11 @@
 //! The events of one app that wait to be encoded.
 
-use std::collections::VecDeque;
-
 use opa_core::Value;
 use opa_core::plugin::Event;
 
 use super::super::WhenFull;
 use super::estimate;
+use super::segments::Segments;
 use super::ticket::Handed;
 
 /// Of how many events that come to what is half full one is kept.
@@ -15,7 +14,7 @@ pub(super) const SAMPLE: u64 = 10;
 /// Events, oldest first.
 #[derive(Default)]
 pub(super) struct Queue {
-    events: VecDeque<(Handed, usize)>,
+    events: Segments<(Handed, usize)>,
     bytes: usize,
     /// How many came while it was half full.
     sampled: u64,
@@ -63,26 +62,27 @@ impl Queue {
             }
         }
         self.bytes = self.bytes.saturating_add(size);
-        self.events.push_back((handed, size));
+        self.events.push((handed, size));
         Pushed::Taken { dropped }
     }
 
     /// Changes the newest event.
     pub(super) fn change_last(&mut self, change: impl FnOnce(&mut Event)) {
-        if let Some((handed, _)) = self.events.back_mut() {
+        if let Some((handed, _)) = self.events.last_mut() {
             change(&mut handed.event);
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<Handed> {
-        let (handed, size) = self.events.pop_front()?;
+        let (handed, size) = self.events.pop()?;
         self.bytes = self.bytes.saturating_sub(size);
         self.popped += 1;
-        if self.events.is_empty() {
-            // An app that rests holds no memory.
-            self.events = VecDeque::new();
-        }
         Some(handed)
+    }
+
+    /// The app rests: it holds no memory then.
+    pub(super) fn rest(&mut self) {
+        self.events.shrink();
     }
 
     pub(super) fn len(&self) -> usize {
