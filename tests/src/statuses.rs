@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// A status without what differs from process to process: times as whether they are there, texts
-/// of failures other than those of a server as whether they are there.
+/// A status without what differs from process to process: times as whether they are there, that
+/// of the last success as whether it is the last request's too, texts of failures other than those
+/// of a server as whether they are there.
 ///
 /// # Panics
 /// When it is no status of a bundle `b`.
@@ -19,11 +20,14 @@ pub fn shape(mut status: Value) -> Value {
         .retain(|name, _| !["discovery", "status"].contains(&&**name));
     let bundle = status["bundles"]["b"].as_object_mut().unwrap();
     bundle.remove("metrics");
+    let last_request = bundle["last_request"].clone();
     for (name, value) in bundle {
         if name.starts_with("last_") {
             let time = value.as_str().unwrap();
             let form = if time == "0001-01-01T00:00:00Z" {
                 time
+            } else if name == "last_successful_request" && *value == last_request {
+                "that of the last request"
             } else {
                 "some"
             };

@@ -166,10 +166,12 @@ impl Ledger {
         self.state.lock().last = Some(Attempt { failure });
     }
 
-    /// The last attempt and the counters, by OPA's names. `None` before the first attempt.
-    pub(super) fn upload_status(&self) -> Option<DecisionLogsStatus> {
+    /// The last attempt and the counters, by OPA's names. Before the first attempt nothing has
+    /// failed: OPA, which attempts to upload nothing when it starts, says so too.
+    pub(super) fn upload_status(&self) -> DecisionLogsStatus {
         let state = self.state.lock();
-        let (message, http_code) = state.last.clone()?.failure.unzip();
+        let last = state.last.clone().and_then(|it| it.failure);
+        let (message, http_code) = last.unzip();
         let counts = &state.counts;
         let (full, bytes_full) = match state.limits_bytes {
             true => (0, counts.buffer_full),
@@ -191,11 +193,11 @@ impl Ledger {
             ("decision_logs_encoding_failure", counts.encoding_failed),
         ]);
         counters.retain(|_, count| *count > 0);
-        Some(DecisionLogsStatus {
+        DecisionLogsStatus {
             message,
             http_code: http_code.flatten(),
             counters,
-        })
+        }
     }
 
     /// An event was handed over.
