@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 /// compiled.
 const PARSING: &str = "timer_rego_module_parse_ns";
 
-/// A status without what differs from process to process: times as whether they are there, texts
-/// of failures other than those of a server, and timers of bundles, as whether they are there.
+/// A status without what differs from process to process: times as whether they are there, that
+/// of the last success as whether it is the last request's too, texts of failures other than those
+/// of a server, and timers of bundles, as whether they are there.
 ///
 /// # Panics
 /// When it is no status of a bundle `b`.
@@ -22,6 +23,7 @@ pub fn shape(mut status: Value) -> Value {
         .unwrap()
         .retain(|name, _| !["discovery", "status"].contains(&&**name));
     let bundle = status["bundles"]["b"].as_object_mut().unwrap();
+    let last_request = bundle["last_request"].clone();
     for (name, value) in bundle {
         if name == "metrics" {
             let timers = value.as_object_mut().unwrap();
@@ -35,6 +37,8 @@ pub fn shape(mut status: Value) -> Value {
             let time = value.as_str().unwrap();
             let form = if time == "0001-01-01T00:00:00Z" {
                 time
+            } else if name == "last_successful_request" && *value == last_request {
+                "that of the last request"
             } else {
                 "some"
             };

@@ -251,8 +251,6 @@ impl Poll {
     }
 
     async fn ask(&mut self, instance: &Arc<Instance>, room: Room) -> Result<(), PollError> {
-        let now = instance.now();
-        instance.note_bundle(&self.bundle, |status| status.last_request = Some(now));
         // The first question says that it would wait, as OPA's does, but is answered at once.
         let may_wait = self.etag.is_none() || matches!(room, Room::LongPoll(_));
         let wait = self
@@ -268,6 +266,8 @@ impl Poll {
         let asked = Instant::now();
         let answer = self.source.fetch(request.clone()).await;
         instance.note_stage(&self.bundle, LoadStage::Request, asked.elapsed());
+        let now = instance.now();
+        instance.note_bundle(&self.bundle, |status| status.last_request = Some(now));
         let answer = answer.and_then(|answer| answer.to(&request));
         let SourceAnswer {
             content,
@@ -285,7 +285,6 @@ impl Poll {
         if !silent {
             self.long_polling = long_polling && self.polling.long_polling_timeout.is_some();
         }
-        let now = instance.now();
         let is_delta = matches!(content, Content::Delta(_));
         match content {
             Content::NotModified => {
@@ -329,6 +328,8 @@ impl Poll {
         let read = reading.elapsed();
         let now = instance.now();
         instance.note_bundle(&self.bundle, |status| {
+            // One time, as in OPA: who compares them learns whether the last request succeeded.
+            status.last_request = Some(now);
             status.last_successful_request = Some(now);
             status.last_successful_download = Some(now);
         });

@@ -93,7 +93,7 @@ pub struct BundleStatus {
     pub last_successful_download: Option<SystemTime>,
     /// When the server last answered 200 or 304.
     pub last_successful_request: Option<SystemTime>,
-    /// When the server was last asked.
+    /// When the last request ended; the same time as that of a success, if it was one.
     pub last_request: Option<SystemTime>,
     /// What was activated last, a `snapshot` or a `delta` (OPA's `type`).
     pub bundle_type: Option<&'static str>,

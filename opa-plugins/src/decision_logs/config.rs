@@ -161,7 +161,9 @@ fn read_resource(reader: &mut Reader<'_>) -> Result<String, ConfigError> {
         return Ok(format!("/logs/{partition}"));
     }
     if let Some(problem) = url_problem(resource) {
-        let text = format!("invalid resource path {resource:?}: {problem}");
+        // A query can carry a secret.
+        let path = resource.split(['?', '#']).next().unwrap_or_default();
+        let text = format!("invalid resource path {path:?}: {problem}");
         return Err(field.error(text));
     }
     Ok(resource.to_owned())

@@ -6,7 +6,8 @@
 //! differs from OPA:
 //!
 //! - The console [hides](DecisionLogs::redact_console) the values of `Authorization`, `Cookie` and
-//!   other headers that are secret.
+//!   other headers that are secret. The request's query is told, as it is part of the input: a
+//!   mask hides it.
 //! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made the
 //!   decision. Where one fails, is stopped by its budget (a second, else that of decisions) or has
 //!   a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text of
@@ -209,9 +210,9 @@ impl DecisionLogs {
     }
 
     /// Whether the console hides headers that are secret, unlike OPA's: `Authorization`, `Cookie`,
-    /// `Proxy-Authorization` and `Set-Cookie`, in `request_context` and wherever a member of that
-    /// name in input, result or `nd_builtin_cache` has a text, a number, a list or a set; it is
-    /// `REDACTED` then. What is uploaded is as OPA's and hides what the masks hide. Default: true.
+    /// `Proxy-Authorization`, `Set-Cookie`, `X-Amz-Security-Token` and `X-Api-Key`, in
+    /// `request_context` and wherever a member of that name in input, result or `nd_builtin_cache`
+    /// has a text, a number, a list or a set; it is `REDACTED` then. What is uploaded is as OPA's and hides what the masks hide. Default: true.
     #[must_use]
     pub fn redact_console(self, redact: bool) -> Self {
         self.console.set_redacts(redact);

@@ -105,7 +105,9 @@ fn bundle(status: &BundleStatus, out: &mut Vec<u8>) {
         members.text("message", status.message.as_deref());
     } else {
         members.text("message", Some(COMPILE_ERRORS));
-        json::array(&status.errors, members.name("errors"), error);
+        json::array(&status.errors, members.name("errors"), |it, out| {
+            error(it, &status.name, out);
+        });
     }
     if status.last_load.iter().next().is_some() {
         timers(&status.last_load, members.name("metrics"));
@@ -122,18 +124,24 @@ fn timers(last: &LastLoad, out: &mut Vec<u8>) {
     });
 }
 
-fn error(error: &BundleError, out: &mut Vec<u8>) {
+fn error(error: &BundleError, bundle: &str, out: &mut Vec<u8>) {
     let mut members = Members::open(out);
     json::string(&error.code, members.name("code"));
     json::string(&error.message, members.name("message"));
     if let Some((file, row, column)) = &error.location {
         let mut location = Members::open(members.name("location"));
-        json::string(file, location.name("file"));
+        json::string(in_bundle(file, bundle), location.name("file"));
         json::integer(row, location.name("row"));
         json::integer(column, location.name("col"));
         location.close();
     }
     members.close();
+}
+
+/// A module's path in its bundle, as OPA has it: with a slash, without the bundle's name.
+fn in_bundle<'a>(file: &'a str, bundle: &str) -> &'a str {
+    let path = file.strip_prefix(bundle);
+    path.filter(|it| it.starts_with('/')).unwrap_or(file)
 }
 
 fn decision_logs(status: &DecisionLogsStatus, out: &mut Vec<u8>) {
@@ -235,6 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_bundles_own_name_is_taken_off_a_path() {
+        for (file, told) in [
+            ("b/a.rego", "/a.rego"),
+            ("b//a.rego", "//a.rego"),
+            ("bb/a.rego", "bb/a.rego"),
+            ("c/b/a.rego", "c/b/a.rego"),
+            ("b", "b"),
+        ] {
+            assert_eq!(in_bundle(file, "b"), told);
+        }
+    }
+
+    #[test]
     fn all_members_stand_in_opas_order() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let mut bundle = BundleStatus::default();
@@ -258,7 +279,7 @@ mod tests {
         bundle.errors = vec![BundleError {
             code: "rego_parse_error".into(),
             message: "e".into(),
-            location: Some(("a.rego".into(), 1, 2)),
+            location: Some(("b/a.rego".into(), 1, 2)),
         }];
         let status = instance(State::Ready, vec![bundle]);
         let mut report = StatusReport::new(&status);
@@ -282,7 +303,7 @@ mod tests {
             r#""last_request":"1970-01-01T00:00:04Z","code":"bundle_error","#,
             r#""message":"error(s) occurred while compiling module(s)","#,
             r#""errors":[{"code":"rego_parse_error","message":"e","#,
-            r#""location":{"file":"a.rego","row":1,"col":2}}],"#,
+            r#""location":{"file":"/a.rego","row":1,"col":2}}],"#,
             r#""metrics":{"timer_bundle_request_ns":6,"timer_rego_load_bundles_ns":7},"#,
             r#""http_code":404}},"#,
             r#""decision_logs":{"code":"decision_log_error","message":"log upload failed","#,

@@ -193,6 +193,11 @@ fn messages_are_those_of_opa() {
             r#"invalid resource path "a%zz": invalid URL escape"#,
         ),
         (
+            json!({"resource": "a%zz?sig=secret"}),
+            "resource",
+            r#"invalid resource path "a%zz": invalid URL escape"#,
+        ),
+        (
             json!({"resource": "1a:b"}),
             "resource",
             r#"invalid resource path "1a:b": first path segment in URL cannot contain colon"#,

@@ -5,11 +5,13 @@ use opa_core::Value;
 use crate::json;
 
 /// The headers that tell who somebody is to everybody who has them.
-const SECRET: [&str; 4] = [
+const SECRET: [&str; 6] = [
     "authorization",
     "cookie",
     "proxy-authorization",
     "set-cookie",
+    "x-amz-security-token",
+    "x-api-key",
 ];
 
 /// What stands for a value, as in OPA's own log.
@@ -68,6 +70,10 @@ mod tests {
             (
                 r#"[{"Set-Cookie":["a","b"]}]"#,
                 r#"[{"Set-Cookie":["REDACTED"]}]"#,
+            ),
+            (
+                r#"{"X-Api-Key":"a","x-amz-security-token":"b","x-api":"c"}"#,
+                r#"{"X-Api-Key":"REDACTED","x-amz-security-token":"REDACTED","x-api":"c"}"#,
             ),
             (r#"{"COOKIE":1,"x":[]}"#, r#"{"COOKIE":"REDACTED","x":[]}"#),
             (

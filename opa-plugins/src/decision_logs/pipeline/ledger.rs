@@ -233,11 +233,13 @@ impl Ledger {
         })
     }
 
-    /// The last attempt and the counters, by OPA's names. `None` before the first attempt.
-    pub(super) fn upload_status(&self) -> Option<DecisionLogsStatus> {
+    /// The last attempt and the counters, by OPA's names. Before the first attempt nothing has
+    /// failed: OPA, which attempts to upload nothing when it starts, says so too.
+    pub(super) fn upload_status(&self) -> DecisionLogsStatus {
         let buffer = self.buffer();
         let state = self.state.lock();
-        let (message, http_code) = state.last.clone()?.failure.unzip();
+        let last = state.last.clone().and_then(|it| it.failure);
+        let (message, http_code) = last.unzip();
         let counts = &state.counts;
         let bytes_full = match state.limits_bytes {
             true => counts.buffer_full,
@@ -262,12 +264,12 @@ impl Ledger {
             ("decision_logs_encoding_failure", counts.encoding_failed),
         ]);
         counters.retain(|_, count| *count > 0);
-        Some(DecisionLogsStatus {
+        DecisionLogsStatus {
             message,
             http_code: http_code.flatten(),
             counters,
             buffer: Some(buffer),
-        })
+        }
     }
 
     /// An event was handed over.

@@ -241,10 +241,10 @@ impl Shared {
         };
         let of_service = of_app.iter().find(|(output, _)| &**output == SERVICE);
         if let Some((_, ledger)) = of_service {
-            return ledger.upload_status();
+            return Some(ledger.upload_status());
         }
         let first = of_app.into_iter().min_by(|(a, _), (b, _)| a.cmp(b));
-        first.and_then(|(_, ledger)| ledger.upload_status())
+        first.map(|(_, ledger)| ledger.upload_status())
     }
 
     pub(super) fn is_over(&self) -> bool {
