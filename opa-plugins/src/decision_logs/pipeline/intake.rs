@@ -126,15 +126,9 @@ impl Intake {
     pub(super) fn new(shared: &Arc<Shared>, app: &AppId, routes: Vec<Route>, terms: Terms) -> Self {
         let id = shared.next_id();
         let mut groups: Vec<Group> = Vec::new();
-        for Route {
-            name,
-            policies,
-            transport,
-        } in routes
-        {
-            let spooled = shared.spooled(app, &name, &transport, terms.when_full);
-            let lane = Lane::new(shared, id, app, name, transport, terms.when_full, spooled);
-            let lane = Arc::new(lane);
+        for route in routes {
+            let policies = route.policies.clone();
+            let lane = Arc::new(Lane::new(shared, id, app, route, &terms));
             match groups.iter_mut().find(|it| it.policies == policies) {
                 Some(group) => group.lanes.push(lane),
                 None => groups.push(Group {

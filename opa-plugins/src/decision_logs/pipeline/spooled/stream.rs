@@ -138,7 +138,7 @@ impl Stream {
         }
         state.count += 1;
         drop(state);
-        Ok(Taken::Spooled(Box::pin(async { appending.await.is_ok() })))
+        Ok(Taken::Awaited(Box::pin(async { appending.await.is_ok() })))
     }
 
     /// Whether this one isn't in the sample.
