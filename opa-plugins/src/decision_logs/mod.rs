@@ -95,7 +95,9 @@
 //! events. What belongs to apps or outputs that are not there (an output that a reload gave
 //! another name, too) stays in the spool, is counted as `spooled` and warned about once when the spool is
 //! opened; it is delivered when an app and an output of that name come again, also without a restart.
-//! What an app leaves that is closed is tried for ten minutes and stays then.
+//! What an app leaves that is closed is tried for ten minutes and stays then. With
+//! `SpoolConfig::max_absence` it gives way to others after that time, when the spool is full,
+//! and is counted as `abandoned`.
 //! At the end of the process what can't be delivered within the deadline stays.
 //!
 //! A mask that is undefined shows the event whole, as in OPA; that includes a mask whose rules

@@ -164,7 +164,7 @@ impl Intake {
     /// Whether decisions must wait or be refused, since the spool takes no more: it must have what
     /// is admitted.
     fn is_spool_blocked(&self) -> bool {
-        let blocked = |lane: &Arc<Lane>| lane.is_spooled() && lane.is_blocked();
+        let blocked = |lane: &Arc<Lane>| lane.is_spooled() && lane.has_no_room();
         self.terms.when_full.holds() && self.lanes().any(blocked)
     }
 

@@ -228,6 +228,14 @@ impl Lane {
         is_full || held > LEAST_SHARE.max(self.shared.share())
     }
 
+    /// As [`is_blocked`](Self::is_blocked), once what nobody comes for has given way in the spool.
+    pub(super) fn has_no_room(&self) -> bool {
+        match &self.spooled {
+            Some(spooled) => spooled.is_full_of(&self.shared),
+            None => self.is_blocked(),
+        }
+    }
+
     /// Gives up all that waits, but for what is in the spool.
     pub(super) fn abandon(self: &Arc<Self>) {
         if let Some(spooled) = &self.spooled {

@@ -225,6 +225,12 @@ impl Spool {
             || state.pending_bytes >= config.max_pending_bytes
     }
 
+    /// Whether it has as much as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        let limit = self.0.shared.config.max_bytes;
+        self.0.shared.state.lock().index.bytes() >= limit
+    }
+
     /// Whether it has more than half of what it may have.
     pub(super) fn is_half_full(&self) -> bool {
         let half = self.0.shared.config.max_bytes / 2;

@@ -62,6 +62,10 @@ impl Spooled {
         match *self {}
     }
 
+    pub(in super::super) fn is_full_of(&self, _: &Shared) -> bool {
+        match *self {}
+    }
+
     pub(in super::super) fn is_empty(&self) -> bool {
         match *self {}
     }

@@ -186,6 +186,33 @@ impl Streams {
         }
     }
 
+    /// Whoever is absent longest, and longer than is waited for, gives up its oldest. Whether there was
+    /// somebody.
+    pub(super) fn give_up_absent(&self) -> bool {
+        let Some(patience) = self.config.max_absence else {
+            return false;
+        };
+        let _one = self.freed_at.lock();
+        let streams = self.streams.lock();
+        let absent = streams.iter().filter_map(|(name, stream)| {
+            let since = stream.absent_since()?;
+            (since.elapsed() >= patience).then(|| (since, name.clone(), Arc::clone(stream)))
+        });
+        let longest = absent.min_by_key(|(since, ..)| *since);
+        drop(streams);
+        let Some((_, name, stream)) = longest else {
+            return false;
+        };
+        let freed = stream.drop_oldest(self.spool.segment_bytes(), Fate::Abandoned);
+        tracing::warn!(
+            app = %name.app,
+            output = %name.output,
+            bytes = freed,
+            "decision log: the spool is full, and events that nobody came for are given up"
+        );
+        freed > 0
+    }
+
     fn give_up(&self, bytes: u64) -> u64 {
         let all = self.streams.lock().clone();
         let mut others: HashMap<_, _> = all
@@ -197,7 +224,7 @@ impl Streams {
             && let Some(name) = self.spool.largest(|name| others.contains_key(name))
             && let Some(stream) = others.get(&name)
         {
-            match stream.drop_oldest(bytes - freed) {
+            match stream.drop_oldest(bytes - freed, Fate::BufferFull) {
                 0 => drop(others.remove(&name)),
                 more => freed += more,
             }

@@ -504,3 +504,46 @@ async fn the_programs_spool_wins() {
     assert_eq!(pipeline.open_disk(&same), Ok(Some(())));
     assert!(!directory.path().join("b").exists());
 }
+
+#[tokio::test]
+async fn what_nobody_comes_for_gives_way_in_the_end() {
+    for (when_full, absence, admitted) in [
+        (HOLD, None, false),
+        (HOLD, Some(LONG), false),
+        (HOLD, Some(Duration::ZERO), true),
+        (WhenFull::DropNewest, Some(Duration::ZERO), true),
+        (WhenFull::DropOldest, Some(Duration::ZERO), true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (dead, moody) = (Arc::new(AtomicBool::new(true)), Moody::new(1, false));
+        let first = spooled(directory.path(), 20_000);
+        let gone = sink(&first, mortal(&dead, &moody), HOLD, Durability::Async);
+        (0..200).for_each(|id| gone.record(event(id)));
+        until(|| of(&first, "x").buffered == 0).await;
+        first.shutdown(Duration::from_millis(10)).await;
+
+        let pipeline = pipeline();
+        let mut config = SpoolConfig::new(directory.path());
+        (config.max_bytes, config.max_absence) = (20_000, absence);
+        pipeline.set_spool(config);
+        assert_eq!(pipeline.open_spool(), Ok(true));
+        let recovered = of(&pipeline, "x").spooled;
+        assert!(recovered > 10);
+        dead.store(false, Ordering::Relaxed);
+        let mut there = mortal(&dead, &moody);
+        there.name = "y".into();
+        let there = sink(&pipeline, there, when_full, Durability::BeforeResponse);
+        let taken = match there.admit(event(1000)) {
+            Admission::Waits(waits) => waits.await,
+            other => panic!("{other:?}"),
+        };
+        let (left, new) = (of(&pipeline, "x"), of(&pipeline, "y"));
+        assert_eq!(
+            taken, admitted,
+            "{when_full:?} {absence:?}: {left:?} {new:?}"
+        );
+        assert_eq!(left.abandoned > 0, admitted, "{left:?}");
+        assert_eq!(left.abandoned + left.spooled, recovered, "{left:?}");
+        assert_eq!(new.lost() == 0, admitted, "{new:?}");
+    }
+}
