@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
+use opa_core::config::ConfigError;
 use opa_core::engine::{Module, Outcome};
-use opa_core::{App, Manager, Value};
+use opa_core::{App, Manager, Reason, Value};
 use opa_plugins::decision_logs::{AppCounts, DecisionLogs, Lines};
 use serde_json::Value as Json;
 use tests::log_sink::{Answer, LogSink, Post};
@@ -40,6 +41,10 @@ struct World {
 
 impl World {
     async fn new(plugin: DecisionLogs, config: &str) -> Self {
+        Self::try_new(plugin, config).await.unwrap()
+    }
+
+    async fn try_new(plugin: DecisionLogs, config: &str) -> Result<Self, ConfigError> {
         let counts = plugin.app_counts();
         let modules = ["system.log", "audit"];
         let modules =
@@ -50,23 +55,28 @@ impl World {
             .unwrap()
             .engine(engine())
             .plugin(plugin)
-            .build()
-            .unwrap();
+            .build()?;
         let app = manager.app("shop").unwrap();
         app.ready(LONG).await.unwrap();
         let counts = Box::new(move |output: &str| {
             let counts = counts();
             let found = counts.iter().find(|(_, name, _)| &**name == output);
             let counts = found.map(|(_, _, counts)| *counts).unwrap_or_default();
-            let sum = counts.delivered + counts.dropped_by_policy + counts.lost() + counts.buffered;
+            let waits = counts.buffered + counts.spooled;
+            let sum = counts.delivered + counts.dropped_by_policy + counts.lost() + waits;
             assert_eq!(counts.decided, sum, "{output}: {counts:?}");
             counts
         });
-        Self {
+        Ok(Self {
             manager,
             app,
             counts,
-        }
+        })
+    }
+
+    async fn decide_one(&self, number: i64) -> Reason {
+        let input = Value::object([(Value::from("n"), Value::from(number))]);
+        self.app.decide("a/b", input).await.reason()
     }
 
     async fn decide(&self, numbers: std::ops::Range<i64>) {
@@ -371,7 +381,7 @@ async fn a_buffer_that_is_full_holds_decisions() {
         loop {
             let input = Value::object([(Value::from("n"), Value::from(1))]);
             let decided = world.app.decide("a/b", input).await;
-            if decided.reason() == opa_core::Reason::LogUnavailable {
+            if decided.reason() == Reason::LogUnavailable {
                 break;
             }
         }
@@ -379,4 +389,181 @@ async fn a_buffer_that_is_full_holds_decisions() {
     tokio::time::timeout(LONG, refused).await.unwrap();
     let counts = (world.counts)("eopa_dl.http");
     assert_eq!(counts.lost(), counts.refused, "{counts:?}");
+}
+
+fn buffered(buffer: &str, outputs: &[String], more: &str) -> String {
+    format!(
+        "decision_logs: {{plugin: eopa_dl{more}}}\nplugins:\n  eopa_dl:\n    buffer: {buffer}\n    \
+         output:\n    - {}\n",
+        outputs.join("\n    - ")
+    )
+}
+
+fn http(sink: &LogSink) -> String {
+    format!("{{type: http, url: '{}'}}", sink.url())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_buffer_a_decision_takes_effect_when_all_outputs_have_its_event() {
+    let (one, other) = (
+        LogSink::start().await.unwrap(),
+        LogSink::start().await.unwrap(),
+    );
+    // The third is taken with the third try.
+    let answers = [200, 200, 500, 500].map(Answer::Status);
+    other.script(answers, Answer::Status(200));
+    let lines = Lines::default();
+    let plugin = opa_plugins::decision_logs().console_to(lines.clone());
+    let outputs = [
+        "{type: console}".to_owned(),
+        http(&one),
+        format!(
+            "{{type: http, url: '{}', batching: {{at_count: 10, at_period: 20ms}}}}",
+            other.url()
+        ),
+    ];
+    let config = buffered(
+        "{type: unbuffered}",
+        &outputs,
+        ", when_full: hold, hold_deadline_ms: 30000",
+    );
+    let world = World::new(plugin, &config).await;
+    for number in [1, 2, 3, 4, 6] {
+        assert_eq!(world.decide_one(number).await, Reason::Decided);
+        // No waiting: it is there.
+        assert_eq!(numbers(&posted(&one.take())), [number]);
+        assert_eq!(numbers(&posted(&other.take())), [number]);
+        let console: Vec<Json> = lines
+            .take()
+            .iter()
+            .map(|it| serde_json::from_str(it).unwrap())
+            .collect();
+        assert_eq!(numbers(&console), [number]);
+    }
+    assert_eq!(other.asked(), 7);
+    // What a policy drops is waited for by nobody.
+    assert_eq!(world.decide_one(5).await, Reason::Decided);
+    assert_eq!(one.asked(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_buffer_an_output_that_is_dead_refuses_decisions_until_it_is_back() {
+    let (alive, dead) = (
+        LogSink::start().await.unwrap(),
+        LogSink::start().await.unwrap(),
+    );
+    for death in [Answer::Status(500), Answer::Hang, Answer::Reset] {
+        dead.script([], death);
+        let options = ", when_full: hold, hold_deadline_ms: 100";
+        let config = buffered("{type: unbuffered}", &[http(&alive), http(&dead)], options);
+        let world = World::new(silent(), &config).await;
+        assert_eq!(
+            world.decide_one(1).await,
+            Reason::LogUnavailable,
+            "{death:?}"
+        );
+        if death != Answer::Hang {
+            dead.script([], Answer::Status(200));
+            let decided = async { while world.decide_one(2).await != Reason::Decided {} };
+            tokio::time::timeout(LONG, decided).await.unwrap();
+            // That of the decision that was refused is there as well.
+            assert_eq!(numbers(&posted(&dead.take()))[..2], [1, 2]);
+        }
+        world.manager.shutdown(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_buffer_an_event_that_an_output_refuses_refuses_its_decision() {
+    let sink = LogSink::start().await.unwrap();
+    sink.script([Answer::Status(400)], Answer::Status(200));
+    let output = format!(
+        "{{type: http, url: '{}', retry: {{drop_on: [400]}}}}",
+        sink.url()
+    );
+    let config = buffered("{type: unbuffered}", &[output], "");
+    let world = World::new(silent(), &config).await;
+    assert_eq!(world.decide_one(1).await, Reason::LogUnavailable);
+    assert_eq!(world.decide_one(2).await, Reason::Decided);
+    let counts = (world.counts)("eopa_dl.http");
+    assert_eq!((counts.delivered, counts.rejected), (1, 1), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_buffer_decisions_at_once_are_all_waited_for() {
+    let sink = LogSink::start().await.unwrap();
+    let config = buffered(
+        "{type: unbuffered}",
+        &[http(&sink)],
+        ", when_full: hold, hold_deadline_ms: 30000",
+    );
+    let world = World::new(silent(), &config).await;
+    let all = (0..200).map(|number| world.decide_one(number * 5 + 1));
+    let reasons = futures_util::future::join_all(all).await;
+    assert!(reasons.iter().all(|reason| *reason == Reason::Decided));
+    assert_eq!(posted(&sink.take()).len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buffer_on_the_disk_outlives_the_process_and_is_that_of_its_outputs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dl.db");
+    let (alive, dead) = (
+        LogSink::start().await.unwrap(),
+        LogSink::start().await.unwrap(),
+    );
+    dead.script([], Answer::Status(500));
+    let buffer = format!("{{type: disk, path: '{}'}}", path.display());
+    let config = buffered(&buffer, &[http(&alive), http(&dead)], "");
+    let world = World::new(silent(), &config).await;
+    for number in [1, 2, 3, 4] {
+        assert_eq!(world.decide_one(number).await, Reason::Decided);
+        assert_eq!(
+            (world.counts)("eopa_dl.http.2").spooled,
+            number.unsigned_abs()
+        );
+    }
+    world.manager.shutdown(Duration::from_millis(300)).await;
+    assert_eq!(numbers(&posted(&alive.take())), [1, 2, 3, 4]);
+
+    dead.script([], Answer::Status(200));
+    let world = World::new(silent(), &config).await;
+    world.until("eopa_dl.http.2", |it| it.delivered == 4).await;
+    assert_eq!((world.counts)("eopa_dl.http.2").recovered, 4);
+    assert_eq!(numbers(&posted(&dead.take())), [1, 2, 3, 4]);
+    world.manager.shutdown(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_contradicts_the_buffer_is_an_error_that_names_it() {
+    let sink = LogSink::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dl.db");
+    std::fs::write(&file, "SQLite format 3").unwrap();
+    let disk = format!("{{type: disk, path: '{}'}}", file.display());
+    for (buffer, more, wanted) in [
+        (
+            "{type: unbuffered}",
+            ", durability: async",
+            "decision_logs.durability: `async` contradicts",
+        ),
+        (
+            "{type: unbuffered}",
+            ", when_full: drop_oldest",
+            "decision_logs.when_full: a log without a buffer",
+        ),
+        (
+            &disk,
+            "",
+            "can't be used for a spool: a symbolic link, or no directory",
+        ),
+    ] {
+        let config = buffered(buffer, &[http(&sink)], more);
+        let error = World::try_new(silent(), &config).await.err().unwrap();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    let error = World::try_new(silent(), &buffered(&disk, &[http(&sink)], "")).await;
+    assert_eq!(error.err().unwrap().path(), "plugins.eopa_dl.buffer.path");
+    // Nothing is changed.
+    assert_eq!(std::fs::read(&file).unwrap(), b"SQLite format 3");
 }

@@ -30,6 +30,9 @@ const PARENT: &str = "b7ad6b7169203331";
 /// they belong.
 const CANARY: &str = "canary-";
 
+/// What is sent of the userinfo of a URL: `canary-user:canary-password`.
+const BASIC: &str = "Y2FuYXJ5LXVzZXI6Y2FuYXJ5LXBhc3N3b3Jk";
+
 /// A bundle service and a sink, which `serve` talks to with all the secrets that it can have.
 struct World {
     bundles: BundleServer,
@@ -66,7 +69,6 @@ services:
     headers: {{cookie: "a=canary-cookie", x-secret: canary-header}}
   sink:
     url: "{}"
-    credentials: {{bearer: {{token: canary-token}}}}
 bundles:
   main:
     service: control
@@ -245,8 +247,10 @@ async fn decisions_downloads_and_uploads_are_in_traces() {
         let told = collector.traces();
         let told = serde_json::to_string(&told).unwrap();
         assert!(!told.contains(CANARY), "{protocol}: {told}");
+        assert!(!told.contains(BASIC), "{protocol}: {told}");
         let output = output(&mut serve);
         assert!(!output.contains(CANARY), "{protocol}: {output}");
+        assert!(!output.contains(BASIC), "{protocol}: {output}");
         let console = output.lines().find(|line| line.contains("Decision Log"));
         let console: Value = serde_json::from_str(console.unwrap()).unwrap();
         hidden_on_the_console(&console, &event);

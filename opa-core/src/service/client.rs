@@ -169,17 +169,15 @@ impl Service {
         let mut is_own = true;
         for _ in 0..=target::MAX_REDIRECTS {
             is_own &= target::is_same_server(&service, &url);
-            let request = http::Request::builder();
-            let request = request.method(method.clone()).uri(url.as_str());
             let request = self
-                .request(request, headers.clone(), body.clone(), is_own)
+                .request(method.clone(), &url, headers.clone(), body.clone(), is_own)
                 .await?;
             let response = self.send_now(request).await?;
             let keeps_body = matches!(
                 response.status(),
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
             );
-            match target::redirect(&response)?.filter(|_| keeps_body) {
+            match target::redirect(&response, &url)?.filter(|_| keeps_body) {
                 None => return Ok(posted(response).await),
                 Some(next) if url.scheme() == "https" && next.scheme() != "https" => {
                     return Err(ServiceError::text(

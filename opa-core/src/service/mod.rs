@@ -11,6 +11,10 @@
 //! Redirects are followed, ten at most. Credentials are for the service's own scheme, host and port:
 //! another server gets none, nor the configured `Authorization` and cookies.
 //!
+//! As in OPA, `user:password@` in a service's URL is sent as `Authorization: Basic` where neither
+//! credentials nor headers set an `Authorization`, also to where a redirect without a host leads. What
+//! another URL has there isn't sent, unlike OPA, if it is of another server.
+//!
 //! A program's own way to prove who it is implements [`Credentials`].
 
 mod class;
@@ -27,6 +31,7 @@ mod sigv4;
 mod target;
 mod tls;
 mod traced;
+mod userinfo;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -36,7 +41,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::Instrument;
 
 pub(crate) use class::of as class_of;
@@ -132,14 +137,13 @@ impl Service {
         let mut is_own = true;
         for _ in 0..=target::MAX_REDIRECTS {
             is_own &= target::is_same_server(&service, &url);
-            let request = http::Request::get(url.as_str());
             let request = self
-                .request(request, headers.clone(), Bytes::new(), is_own)
+                .request(Method::GET, &url, headers.clone(), Bytes::new(), is_own)
                 .await?;
             let Some((response, connection)) = self.send(request, pending).await? else {
                 return Ok(None);
             };
-            match target::redirect(&response)? {
+            match target::redirect(&response, &url)? {
                 None => return Ok(Some((response, connection))),
                 Some(next) => url = next,
             }
@@ -149,11 +153,14 @@ impl Service {
 
     async fn request(
         &self,
-        mut request: http::request::Builder,
+        method: Method,
+        url: &reqwest::Url,
         headers: HeaderMap,
         body: Bytes,
         is_own: bool,
     ) -> Result<reqwest::Request, ServiceError> {
+        let (url, userinfo) = userinfo::split(url);
+        let mut request = http::Request::builder().method(method).uri(url.as_str());
         if let Some(all) = request.headers_mut() {
             all.insert(http::header::USER_AGENT, user_agent());
             for (name, value) in &self.headers {
@@ -169,6 +176,7 @@ impl Service {
             parts.extensions.insert(Body(body.clone()));
             self.authorize(&mut parts).await?;
             parts.extensions.remove::<Body>();
+            userinfo::apply(userinfo, &mut parts.headers);
         }
         let request = http::Request::from_parts(parts, body);
         let request = reqwest::Request::try_from(request);

@@ -87,7 +87,7 @@ impl Service {
 
 /// Where a response sends its client.
 fn redirected(from: &Url, response: &Response) -> Result<Option<Url>, ServiceError> {
-    let Some(mut next) = target::redirect(response)? else {
+    let Some(mut next) = target::redirect(response, from)? else {
         return Ok(None);
     };
     if from.scheme() == "https" && next.scheme() != "https" {

@@ -61,11 +61,14 @@ fn is_dots(segment: &str) -> bool {
     )
 }
 
-/// Where a response sends its client, if it does.
+/// Where a response sends its client, if it does, which asked for `from`.
 ///
 /// # Errors
 /// When that is no `http` or `https` URL.
-pub(super) fn redirect(response: &reqwest::Response) -> Result<Option<Url>, ServiceError> {
+pub(super) fn redirect(
+    response: &reqwest::Response,
+    from: &Url,
+) -> Result<Option<Url>, ServiceError> {
     let redirects = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -81,7 +84,7 @@ pub(super) fn redirect(response: &reqwest::Response) -> Result<Option<Url>, Serv
     let url = location
         .to_str()
         .ok()
-        .and_then(|location| response.url().join(location).ok());
+        .and_then(|location| from.join(location).ok());
     match url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
         Some(url) => Ok(Some(url)),
         None => Err(ServiceError::text(

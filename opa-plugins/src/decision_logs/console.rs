@@ -1,5 +1,7 @@
+use std::future::Future;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -51,7 +53,8 @@ pub(crate) struct LineWriter<T> {
 }
 
 enum Message<T> {
-    Event(Box<T>),
+    /// Whoever waits for it is told when it is written; without that it is lost.
+    Event(Box<T>, Option<oneshot::Sender<()>>),
     /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -104,8 +107,22 @@ impl<T: Line> LineWriter<T> {
 
     /// Whether the event is taken.
     pub(crate) fn record(&self, event: T) -> bool {
+        self.record_for(event, None)
+    }
+
+    /// Whether the event is written, if it is taken.
+    pub(super) fn record_awaited(
+        &self,
+        event: T,
+    ) -> Option<Pin<Box<dyn Future<Output = bool> + Send>>> {
+        let (written, answer) = oneshot::channel();
+        let is_taken = self.record_for(event, Some(written));
+        is_taken.then(|| Box::pin(async { answer.await.is_ok() }) as Pin<Box<_>>)
+    }
+
+    fn record_for(&self, event: T, waiting: Option<oneshot::Sender<()>>) -> bool {
         self.counters.recorded.fetch_add(1, Ordering::Relaxed);
-        let message = Message::Event(Box::new(event));
+        let message = Message::Event(Box::new(event), waiting);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.sender().try_send(message)
         {
@@ -179,12 +196,14 @@ fn write_all<T: Line>(
     while let Ok(first) = queue.recv() {
         let mut events = 0;
         let mut flush = None;
+        let mut waiting = Vec::new();
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Event(event) => {
+                Message::Event(event, waits) => {
                     if encode(&*event, redacts.load(Ordering::Relaxed), &mut lines) {
                         events += 1;
+                        waiting.extend(waits);
                     } else {
                         counters.encode_failed.fetch_add(1, Ordering::Relaxed);
                     }
@@ -203,7 +222,13 @@ fn write_all<T: Line>(
         let written = writer.write_all(&lines).and_then(|()| writer.flush());
         lines.clear();
         let counter = match written {
-            Ok(()) => &counters.written,
+            Ok(()) => {
+                for waits in waiting {
+                    // Whoever waited may be gone.
+                    let _ = waits.send(());
+                }
+                &counters.written
+            }
             Err(error) => {
                 tracing::error!(%error, events, "{}: events could not be written", T::LOG);
                 &counters.write_failed

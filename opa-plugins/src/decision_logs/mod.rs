@@ -69,9 +69,11 @@
 //! disk that the receiver isn't shown. A parcel is read back when it is made, so a receiver that is
 //! dead takes no memory for the events themselves, only about 100 bytes for each. Limits of an output's
 //! buffer are for memory and don't count then; the spool's own does, and `max_decisions_per_second`.
-//! `durability` (OPA has no such key) says when a decision takes effect:
+//! A configuration may want a spool for the outputs of `eopa_dl` alone
+//! ([`buffer: {type: disk}`](outputs::eopa)). `durability` (OPA has no such key) says when a decision
+//! takes effect:
 //!
-//! - `async`, the default: at once. A crash loses what was handed over and is not on the disk: where
+//! - `async`, the default (but for `buffer: {type: disk}`): at once. A crash loses what was handed over and is not on the disk: where
 //!   encoding and the disk keep up, 5 ms for a turn of policies on logs (a slow one takes its time), 5 ms
 //!   until it is written (`SpoolConfig::max_delay`), and the time of one sync. Where
 //!   they don't, the queue.
@@ -98,7 +100,9 @@
 //! events. What belongs to apps or outputs that are not there (an output that a reload gave
 //! another name, too) stays in the spool, is counted as `spooled` and warned about once when the spool is
 //! opened; it is delivered when an app and an output of that name come again, also without a restart.
-//! What an app leaves that is closed is tried for ten minutes and stays then.
+//! What an app leaves that is closed is tried for ten minutes and stays then. With
+//! `SpoolConfig::max_absence` it gives way to others after that time, when the spool is full,
+//! and is counted as `abandoned`.
 //! At the end of the process what can't be delivered within the deadline stays.
 //!
 //! A mask that is undefined shows the event whole, as in OPA.
@@ -173,7 +177,7 @@ pub use encode::{MAX_EVENT_BYTES, Written, to_value, write_event};
 pub use limiter::RateLimiter;
 pub use lines::Lines;
 use output::OutputType;
-use outputs::{OutputTypes, Policies, Way};
+use outputs::{OutputTypes, Policies, Storage, Way};
 pub use pipeline::{AppCounts, UploadError, UploadTrigger};
 use pipeline::{Pipeline, Route, Terms, Transport};
 
@@ -302,10 +306,7 @@ impl DecisionLogs {
             return Err(section.error("there is no service and no console that events could go to"));
         };
         for warning in warnings {
-            let warning = warning.to_string();
-            if self.warned.lock().insert(warning.clone()) {
-                tracing::warn!(target: "opa::config", "{warning}");
-            }
+            self.warn_once(warning.to_string());
         }
         Ok(read)
     }
@@ -323,6 +324,7 @@ impl DecisionLogs {
             name: name.into(),
             policies: Policies::of(config),
             transport,
+            storage: Storage::Default,
         };
         let mut routes = Vec::new();
         if let Some(service) = &config.service {
@@ -354,9 +356,77 @@ impl DecisionLogs {
                 name: output.name,
                 policies: output.policies,
                 transport,
+                storage: output.storage,
             });
         }
         Ok(routes)
+    }
+}
+
+impl DecisionLogs {
+    /// What decisions wait for: what is configured, else what is usual where events wait so.
+    fn waits(
+        &self,
+        section: &Section,
+        config: &DecisionLogsConfig,
+        has_spool: bool,
+        routes: &[Route],
+    ) -> Result<(WhenFull, Durability), ConfigError> {
+        let is_held = self.types.holds(config) && !has(section, "when_full")?;
+        let when_full = match is_held && !config.when_full.holds() {
+            true => WhenFull::held(),
+            false => config.when_full,
+        };
+        if routes.iter().all(|it| it.storage == Storage::Default) {
+            check_durability(section, config, has_spool, routes)?;
+            return Ok((when_full, config.durability));
+        }
+        let is_unbuffered = routes.iter().any(|it| it.storage == Storage::Unbuffered);
+        let is_async = has(section, "durability")? && config.durability == Durability::Async;
+        if is_unbuffered && is_async {
+            let text = "`async` contradicts `plugins.eopa_dl.buffer.type: unbuffered`";
+            return Err(error_at(section, "durability", text));
+        }
+        if is_unbuffered && !when_full.holds() {
+            let text = "a log without a buffer drops nothing: expected `hold` or `deny`";
+            return Err(error_at(section, "when_full", text));
+        }
+        let durability = match is_async {
+            true => Durability::Async,
+            false => Durability::BeforeResponse,
+        };
+        Ok((when_full, durability))
+    }
+
+    /// Opens the spool that an output wants.
+    fn open_disk(
+        &self,
+        section: &Section,
+        scope: &Scope<'_>,
+        routes: &[Route],
+    ) -> Result<(), ConfigError> {
+        for route in routes.iter().filter(|it| !it.transport.is_console()) {
+            let Storage::Disk(disk) = &route.storage else {
+                continue;
+            };
+            let opened = self.pipeline.open_disk(disk);
+            let opened =
+                opened.map_err(|text| outputs::eopa::disk_error(scope.config, section, &text))?;
+            if opened.is_none() {
+                let path = disk.path.display();
+                let warning = format!(
+                    "plugins.eopa_dl.buffer: the program has a spool, which is used instead of `{path}`"
+                );
+                self.warn_once(warning);
+            }
+        }
+        Ok(())
+    }
+
+    fn warn_once(&self, warning: String) {
+        if self.warned.lock().insert(warning.clone()) {
+            tracing::warn!(target: "opa::config", "{warning}");
+        }
     }
 }
 
@@ -381,9 +451,12 @@ fn check_durability(
     } else {
         return Ok(());
     };
-    let mut reader = section.reader()?;
-    let field = reader.field("durability");
-    Err(field.map_or_else(|| section.error(problem), |field| field.error(problem)))
+    Err(error_at(section, "durability", problem))
+}
+
+fn error_at(section: &Section, key: &'static str, text: &str) -> ConfigError {
+    let field = section.reader().ok().and_then(|mut it| it.field(key));
+    field.map_or_else(|| section.error(text), |field| field.error(text))
 }
 
 impl Plugin for DecisionLogs {
@@ -404,20 +477,17 @@ impl Plugin for DecisionLogs {
         let opened = self.pipeline.open_spool();
         let has_spool = opened.map_err(|error| section.error(error))?;
         let routes = self.routes(section, &config, scope)?;
-        check_durability(section, &config, has_spool, &routes)?;
+        let (when_full, durability) = self.waits(section, &config, has_spool, &routes)?;
+        self.open_disk(section, scope, &routes)?;
         let mut attached = Attached::default();
         for path in routes.iter().flat_map(|route| route.policies.paths()) {
             attached = attached.log_policy(path.clone());
         }
         let headers = config.request_headers.iter();
         let attached = attached.request_headers(headers.map(|name| name.as_str().into()));
-        let when_full = match self.types.holds(&config) && !has(section, "when_full")? {
-            true => WhenFull::held(),
-            false => config.when_full,
-        };
         let terms = Terms {
             when_full,
-            durability: config.durability,
+            durability,
             audit: config.audit,
             nd_builtin_cache: config.nd_builtin_cache,
             instance: scope.labels.get("id").unwrap_or_default().to_owned(),

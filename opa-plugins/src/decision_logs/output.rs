@@ -42,6 +42,8 @@ use opa_core::AppId;
 use opa_core::config::{ConfigError, Section};
 use opa_core::plugin::{Labels, Scope};
 
+use super::pipeline::Receipt;
+
 /// A boxed future of an [`Output`].
 pub type OutputFuture<'a> = Pin<Box<dyn Future<Output = Result<(), OutputError>> + Send + 'a>>;
 
@@ -122,6 +124,8 @@ pub struct LoggedEvent {
     pub timestamp: SystemTime,
     /// The event as OPA uploads it: one JSON object, without a line break.
     pub json: Bytes,
+    /// Who waits until it is delivered.
+    pub(super) receipt: Option<Receipt>,
 }
 
 impl LoggedEvent {
@@ -132,6 +136,7 @@ impl LoggedEvent {
             decision_id,
             timestamp,
             json,
+            receipt: None,
         }
     }
 }

@@ -85,7 +85,7 @@ impl AppEvents {
     }
 
     /// How many were dropped for which reason; reasons at zero as well.
-    pub(super) fn dropped(&self) -> [(&'static str, u64); 10] {
+    pub(super) fn dropped(&self) -> [(&'static str, u64); 11] {
         let counts = &self.counts;
         [
             ("buffer_full", counts.buffer_full),
@@ -94,6 +94,7 @@ impl AppEvents {
             ("rejected", counts.rejected),
             ("not_delivered", counts.not_delivered),
             ("damaged", counts.damaged),
+            ("abandoned", counts.abandoned),
             ("encoding_failed", counts.encoding_failed),
             ("rate_limited", counts.rate_limited),
             ("sampled_out", counts.sampled_out),

@@ -82,6 +82,17 @@ pub(crate) struct Args {
     )]
     pub(crate) spool_bytes: u64,
 
+    /// How long the spool keeps the events of apps that are not there, when it is full and others need
+    /// the room. Default: for ever.
+    #[cfg(unix)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration,
+        requires = "spool"
+    )]
+    pub(crate) spool_max_absence: Option<Duration>,
+
     /// Permits the configuration to ask for `dry-run`, which lets denied requests pass.
     #[arg(long)]
     pub(crate) permit_dry_run: bool,
@@ -162,7 +173,12 @@ mod tests {
         assert_eq!(args.spool, Some(PathBuf::from("/var/spool/opa")));
         assert_eq!(args.spool_bytes, 1 << 30);
         let args = parse("--spool dir --spool-bytes 1000000").unwrap();
-        assert_eq!(args.spool_bytes, 1_000_000);
+        assert_eq!(
+            (args.spool_bytes, args.spool_max_absence),
+            (1_000_000, None)
+        );
+        let args = parse("--spool dir --spool-max-absence 1h").unwrap();
+        assert_eq!(args.spool_max_absence, Some(Duration::from_secs(3600)));
         assert!(parse("--spool-bytes 1000000").is_err());
         assert!(parse("--spool dir --spool-bytes 1").is_err());
     }

@@ -76,6 +76,7 @@ fn spooled(decision_logs: DecisionLogs, args: &Args) -> DecisionLogs {
     };
     let mut config = SpoolConfig::new(path);
     config.max_bytes = args.spool_bytes;
+    config.max_absence = args.spool_max_absence;
     decision_logs.spool(config)
 }
 

@@ -32,7 +32,8 @@ pub enum Durability {
     /// `async`, the default: at once. A crash loses what was not written yet.
     #[default]
     Async,
-    /// `before_response`: when its event is on the disk. It needs a spool.
+    /// `before_response`: when its event is on the disk, or, without a buffer
+    /// ([`eopa_dl`](crate::decision_logs::outputs::eopa)), at its outputs. It needs one of both.
     BeforeResponse,
 }
 

@@ -5,6 +5,7 @@
 //! decision_logs: {plugin: eopa_dl, drop_decision: system/log/drop}
 //! plugins:
 //!   eopa_dl:
+//!     # or {type: disk, path: /var/lib/opa/log}, or {type: unbuffered}
 //!     buffer: {type: memory, max_bytes: 524288000, flush_at_count: 100, flush_at_period: 1s}
 //!     output:                              # one of them, or an array
 //!     - {type: console}
@@ -37,9 +38,21 @@
 //! - The console is the one of decision logs: standard error, unless the program says otherwise.
 //! - The id of a batch in the key of an `s3` object is made from its events, so that a batch that is
 //!   put again replaces itself.
-//! - The buffers `disk` and `unbuffered`, the outputs `gcs` and `experimental`, `oauth2`, and
-//!   certificates as texts (`client_certs`, `root_cas`) are configuration errors in this version.
-//!   `kafka` needs the feature `kafka`.
+//! - `buffer: {type: disk, path: …}` is the [spool](super#the-spool), so `path` is a directory (the
+//!   file of EOPA is refused there, and left as it is) of `max_bytes` at most, 1 GiB by default. As in
+//!   EOPA a decision waits until its event is on the disk, unless there is `durability: async`. A
+//!   process has one spool: another `path` is an error, and if the program has one itself
+//!   (`DecisionLogs::spool`), that is used, with a warning. It needs Unix and the feature `spool`.
+//!   Whoever may write the configuration chooses the path.
+//! - With `buffer: {type: unbuffered}` a decision waits until all of the plugin's outputs have its event;
+//!   without that, for a second or `decision_logs.hold_deadline_ms` (beside `when_full: hold`), it is
+//!   refused. Its event is sent nevertheless, as long as 16 MiB for each output are not full. Outputs
+//!   without batches send one request after the other; one that fails is tried every second at least.
+//!   An event that an output refuses for good refuses its decision, where EOPA lets it pass. The
+//!   spool of the program isn't used.
+//! - The outputs `gcs` and `experimental`, `oauth2` that is enabled, and certificates as texts
+//!   (`client_certs`, `root_cas`) are configuration errors in this version. `kafka` needs the feature
+//!   `kafka`.
 
 mod batching;
 mod http;
@@ -50,7 +63,7 @@ mod sender;
 
 use std::collections::HashMap;
 
-use opa_core::config::{ConfigError, Field, Reader, Section, ServiceConfig, Warning};
+use opa_core::config::{Config, ConfigError, Field, Reader, Section, ServiceConfig, Warning};
 use opa_core::engine::EntrypointPath;
 use opa_core::plugin::Scope;
 use opa_core::service::ServiceClient;
@@ -105,7 +118,7 @@ impl Eopa {
         let mut outputs = Vec::new();
         let mut names = HashMap::new();
         for field in all {
-            let read = self.output(&field, scope, policies, buffer, &mut warnings);
+            let read = self.output(&field, scope, policies, &buffer, &mut warnings);
             let (output_type, mut output) = read?;
             let count: &mut usize = names.entry(output_type).or_default();
             *count += 1;
@@ -127,7 +140,7 @@ impl Eopa {
         field: &Field<'a>,
         scope: &Scope<'_>,
         policies: &Policies,
-        buffer: Buffer,
+        buffer: &Buffer,
         warnings: &mut Vec<Warning>,
     ) -> Result<(&'a str, OutputSpec), ConfigError> {
         let mut reader = field.reader()?;
@@ -169,10 +182,21 @@ impl Eopa {
             },
             batching: opened.gathering.batching(buffer),
             buffer_bytes: Some(buffer.max_bytes),
-            max_retry: opened.max_retry,
+            max_retry: buffer.max_retry(opened.max_retry),
+            storage: buffer.storage.clone(),
         };
         Ok((output_type, output))
     }
+}
+
+/// Why the spool that `buffer.path` names can't be used.
+pub(in super::super) fn disk_error(config: &Config, section: &Section, text: &str) -> ConfigError {
+    let of_path = || {
+        let mut reader = config.plugins.get(NAME)?.reader().ok()?;
+        let path = reader.object("buffer").ok()??.field("path")?;
+        Some(path.error(text))
+    };
+    of_path().unwrap_or_else(|| section.error(text))
 }
 
 /// The client of an output.

@@ -28,6 +28,7 @@ mod s3;
 mod tls_files;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,27 @@ pub(super) struct OutputSpec {
     pub(super) buffer_bytes: Option<usize>,
     /// The longest wait between two tries, where it isn't the pipeline's own.
     pub(super) max_retry: Option<Duration>,
+    pub(super) storage: Storage,
+}
+
+/// Where events wait for an output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In the spool of the program, or in memory if it has none.
+    #[default]
+    Default,
+    /// In a spool, which the configuration wants.
+    Disk(Disk),
+    /// In memory, and their decisions wait with them.
+    Unbuffered,
+}
+
+/// The spool that a configuration wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Disk {
+    pub(super) path: PathBuf,
+    /// The default is the spool's.
+    pub(super) max_bytes: Option<u64>,
 }
 
 /// Where the events of an output go.
@@ -209,6 +231,7 @@ pub(super) fn outputs(
             batching: one.batching,
             buffer_bytes: one.buffer_size_limit_bytes,
             max_retry: None,
+            storage: Storage::Default,
         });
     }
     Ok(outputs)
@@ -235,5 +258,6 @@ fn plugin_outputs(
         batching: Batching::default(),
         buffer_bytes: None,
         max_retry: None,
+        storage: Storage::Default,
     }])
 }

@@ -66,6 +66,7 @@ async fn deliver_one(
     lane.ledger.attempted(delivered.as_ref().err(), is_chunk);
     let Err(error) = delivered else {
         account.settle(events, 0);
+        parcel.give_receipts();
         return Ok(());
     };
     tracing::warn!(app = %lane.app, output = %lane.name, events, "decision log: {error}");

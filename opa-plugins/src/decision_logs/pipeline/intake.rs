@@ -126,15 +126,9 @@ impl Intake {
     pub(super) fn new(shared: &Arc<Shared>, app: &AppId, routes: Vec<Route>, terms: Terms) -> Self {
         let id = shared.next_id();
         let mut groups: Vec<Group> = Vec::new();
-        for Route {
-            name,
-            policies,
-            transport,
-        } in routes
-        {
-            let spooled = shared.spooled(app, &name, &transport, terms.when_full);
-            let lane = Lane::new(shared, id, app, name, transport, terms.when_full, spooled);
-            let lane = Arc::new(lane);
+        for route in routes {
+            let policies = route.policies.clone();
+            let lane = Arc::new(Lane::new(shared, id, app, route, &terms));
             match groups.iter_mut().find(|it| it.policies == policies) {
                 Some(group) => group.lanes.push(lane),
                 None => groups.push(Group {
@@ -170,7 +164,7 @@ impl Intake {
     /// Whether decisions must wait or be refused, since the spool takes no more: it must have what
     /// is admitted.
     fn is_spool_blocked(&self) -> bool {
-        let blocked = |lane: &Arc<Lane>| lane.is_spooled() && lane.is_blocked();
+        let blocked = |lane: &Arc<Lane>| lane.is_spooled() && lane.has_no_room();
         self.terms.when_full.holds() && self.lanes().any(blocked)
     }
 

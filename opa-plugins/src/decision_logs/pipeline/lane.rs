@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use opa_core::AppId;
 use parking_lot::Mutex;
 
-use super::super::WhenFull;
 use super::super::chunk::{ChunkCounters, Compressor};
 use super::super::output::OutputError;
-use super::super::outputs::Policies;
+use super::super::outputs::{Policies, Storage};
+use super::super::{Durability, WhenFull};
+use super::intake::Terms;
 use super::ledger::{Fate, Ledger, Unsettled};
 use super::outbox::{Encoded, Losses, Outbox, Parcel};
 use super::shared::Shared;
 use super::spooled::{InFlight, Spooled, Taken};
+use super::ticket::Receipt;
 use super::transport::Transport;
 
 /// How many bytes every lane may hold.
@@ -26,6 +28,7 @@ pub(in super::super) struct Route {
     pub(in super::super) name: Arc<str>,
     pub(in super::super) policies: Policies,
     pub(in super::super) transport: Transport,
+    pub(in super::super) storage: Storage,
 }
 
 /// Who accounts for a parcel.
@@ -58,6 +61,8 @@ pub(super) struct Lane {
     pub(super) transport: Transport,
     pub(super) ledger: Arc<Ledger>,
     pub(super) shared: Arc<Shared>,
+    /// Decisions wait until the output has their events.
+    is_awaited: bool,
     /// Nothing is in it when there is a spool.
     outbox: Mutex<Outbox>,
     spooled: Option<Spooled>,
@@ -74,11 +79,18 @@ impl Lane {
         shared: &Arc<Shared>,
         intake: u64,
         app: &AppId,
-        name: Arc<str>,
-        transport: Transport,
-        when_full: WhenFull,
-        spooled: Option<Spooled>,
+        route: Route,
+        terms: &Terms,
     ) -> Self {
+        let when_full = terms.when_full;
+        let Route {
+            name,
+            transport,
+            storage,
+            ..
+        } = route;
+        let spooled = shared.spooled(app, &name, &transport, &storage, when_full);
+        let is_waited_for = terms.durability == Durability::BeforeResponse;
         let outbox = transport.outbox(when_full);
         let ledger = shared.ledger(app, &name);
         ledger.limits_bytes(outbox.limits_bytes());
@@ -87,6 +99,7 @@ impl Lane {
             intake,
             when_full,
             app: app.clone(),
+            is_awaited: is_waited_for && spooled.is_none() && storage != Storage::Default,
             outbox: Mutex::new(outbox),
             spooled,
             transport,
@@ -114,6 +127,11 @@ impl Lane {
         self.spooled.is_some()
     }
 
+    /// Whether decisions wait until the output has their events.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+
     /// Who delivers what it has: another one if it has a spool and its configuration is not the
     /// present one.
     pub(super) fn present(self: &Arc<Self>) -> Arc<Self> {
@@ -121,11 +139,11 @@ impl Lane {
         owner.unwrap_or_else(|| Arc::clone(self))
     }
 
-    /// Takes an event that is counted as buffered, and says where it is if there is a spool. Takes
-    /// its time.
+    /// Takes an event that is counted as buffered, and says what became of it if that is waited for.
+    /// Takes its time.
     pub(super) fn take(
         self: &Arc<Self>,
-        event: Encoded,
+        mut event: Encoded,
         compressor: &mut Compressor,
     ) -> Option<Taken> {
         if let Some(spooled) = &self.spooled {
@@ -135,11 +153,16 @@ impl Lane {
             }
             return Some(taken);
         }
+        let awaited = self.is_awaited.then(|| {
+            let (receipt, delivered) = Receipt::new();
+            event.receipt = Some(receipt);
+            Taken::Awaited(delivered)
+        });
         let now = self.shared.now();
         self.change(1, |outbox, losses| {
             outbox.push(event, now, compressor, losses)
         });
-        None
+        awaited
     }
 
     /// The oldest events that are delivered at once, which are not delivered otherwise. Takes its
@@ -205,6 +228,14 @@ impl Lane {
         let is_full = outbox.is_at_its_limit();
         drop(outbox);
         is_full || held > LEAST_SHARE.max(self.shared.share())
+    }
+
+    /// As [`is_blocked`](Self::is_blocked), once what nobody comes for has given way in the spool.
+    pub(super) fn has_no_room(&self) -> bool {
+        match &self.spooled {
+            Some(spooled) => spooled.is_full_of(&self.shared),
+            None => self.is_blocked(),
+        }
     }
 
     /// Gives up all that waits, but for what is in the spool.

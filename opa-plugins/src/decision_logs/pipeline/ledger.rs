@@ -47,6 +47,9 @@ pub struct AppCounts {
     pub not_delivered: u64,
     /// Events whose record in the spool was damaged.
     pub damaged: u64,
+    /// Events in the spool whose app or output was not there for so long that they gave way to others
+    /// (`SpoolConfig::max_absence`).
+    pub abandoned: u64,
     /// Events that wait in the spool, also those of apps that are not there, and those that aren't
     /// durable yet.
     pub spooled: u64,
@@ -67,6 +70,7 @@ impl AppCounts {
             + self.rejected
             + self.not_delivered
             + self.damaged
+            + self.abandoned
     }
 
     /// Events that found no room.
@@ -93,6 +97,11 @@ pub(super) enum Fate {
         expect(dead_code, reason = "only a spool knows of it")
     )]
     Damaged,
+    #[cfg_attr(
+        not(all(feature = "spool", unix)),
+        expect(dead_code, reason = "only a spool knows of it")
+    )]
+    Abandoned,
 }
 
 /// What waits in the whole process.
@@ -381,6 +390,7 @@ fn counter(counts: &mut AppCounts, fate: Fate) -> &mut u64 {
         Fate::Rejected => &mut counts.rejected,
         Fate::NotDelivered => &mut counts.not_delivered,
         Fate::Damaged => &mut counts.damaged,
+        Fate::Abandoned => &mut counts.abandoned,
     }
 }
 

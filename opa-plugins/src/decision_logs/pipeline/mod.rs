@@ -43,9 +43,11 @@ pub use self::ledger::AppCounts;
 use self::shared::Shared;
 #[cfg(all(feature = "spool", unix))]
 use self::spooled::Opening;
+pub(super) use self::ticket::Receipt;
 pub(super) use self::transport::Transport;
 pub use self::trigger::{UploadError, UploadTrigger};
 use super::console::Console;
+use super::outputs::Disk;
 
 /// The pipeline of a process.
 pub(super) struct Pipeline {
@@ -86,7 +88,37 @@ impl Pipeline {
         *self.opening.lock() = Some(Opening::new(config));
     }
 
-    /// Opens the spool, if there is to be one and it isn't open. Whether there is one.
+    /// Opens the spool that a configuration wants, if there is none. `None` if the program has another
+    /// one, which wins.
+    ///
+    /// # Errors
+    /// Why it can't be opened, or is another one.
+    #[cfg(all(feature = "spool", unix))]
+    pub(super) fn open_disk(&self, disk: &Disk) -> Result<Option<()>, String> {
+        // Locked, so that one opens it.
+        let _opening = self.opening.lock();
+        if let Some(streams) = self.shared.streams() {
+            return streams.is_wanted(disk);
+        }
+        let streams = Opening::wanted(disk).open(&self.shared)?;
+        let _ = self.shared.streams.set(Arc::new(streams));
+        Ok(Some(()))
+    }
+
+    /// Without the feature there is none.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(all(feature = "spool", unix)))]
+    pub(super) fn open_disk(&self, disk: &Disk) -> Result<Option<()>, String> {
+        let Disk { path, .. } = disk;
+        Err(format!(
+            "`{}` needs Unix, and a program that was built with the feature `spool` of opa-plugins",
+            path.display()
+        ))
+    }
+
+    /// Opens the program's spool, if there is to be one and it isn't open. Whether there is one.
     ///
     /// # Errors
     /// Why it can't be opened, with its place.
@@ -102,7 +134,7 @@ impl Pipeline {
                 let _ = self.shared.streams.set(Arc::new(streams));
             }
         }
-        Ok(self.shared.streams().is_some())
+        Ok(self.shared.streams().is_some_and(|it| it.is_for_all()))
     }
 
     /// The sink of an app. `None` outside of a Tokio runtime.

@@ -137,29 +137,36 @@ fn store_one(
     };
     for (lane, account) in group.lanes.iter().zip(accounts) {
         if lane.transport.is_console() {
-            let fate = match event.clone().map(|event| record(lane, event)) {
+            let fate = match event.clone().map(|event| record(lane, event, stored)) {
                 Some(true) => Fate::Delivered,
                 Some(false) => Fate::QueueFull,
                 None => Fate::EncodingFailed,
             };
+            stored.lost |= lane.is_awaited() && fate != Fate::Delivered;
             account.settle(fate, 1);
         } else if let Some(text) = text.clone() {
             account.hand_on(1);
             match lane.take(text, compressor) {
-                Some(Taken::Spooled(written)) => stored.writes.push(written),
+                Some(Taken::Awaited(done)) => stored.writes.push(done),
                 Some(Taken::Lost) => stored.lost = true,
                 Some(Taken::Dropped) | None => {}
             }
         } else {
             account.settle(Fate::EncodingFailed, 1);
-            stored.lost |= lane.is_spooled();
+            stored.lost |= lane.is_spooled() || lane.is_awaited();
         }
     }
 }
 
-fn record(lane: &Lane, event: Event) -> bool {
+fn record(lane: &Lane, event: Event, stored: &mut Stored) -> bool {
     let console = Arc::clone(&lane.shared.console.lock());
-    console.record(event)
+    if !lane.is_awaited() {
+        return console.record(event);
+    }
+    let written = console.record_awaited(event);
+    let is_taken = written.is_some();
+    stored.writes.extend(written);
+    is_taken
 }
 
 fn encode(event: &Event) -> Option<Encoded> {
@@ -173,5 +180,6 @@ fn encode(event: &Event) -> Option<Encoded> {
         timestamp: event.timestamp,
         json: json.into(),
         cache: written.nd_builtin_cache,
+        receipt: None,
     })
 }

@@ -17,6 +17,7 @@ use super::super::WhenFull;
 use super::super::chunk::Compressor;
 use super::super::config::SERVICE;
 use super::super::console::Console;
+use super::super::outputs::Storage;
 use super::driver::Message;
 use super::intake::Intake;
 use super::lane::Lane;
@@ -112,9 +113,18 @@ impl Shared {
         app: &AppId,
         output: &Arc<str>,
         transport: &Transport,
+        storage: &Storage,
         when_full: WhenFull,
     ) -> Option<Spooled> {
         let streams = self.streams()?;
+        let is_wanted = match storage {
+            Storage::Default => streams.is_for_all(),
+            Storage::Disk(_) => true,
+            Storage::Unbuffered => false,
+        };
+        if !is_wanted {
+            return None;
+        }
         streams.of_lane(self, app, output, transport, when_full)
     }
 

@@ -9,7 +9,7 @@ use opa_core::plugin::{Admission, DeferredInput, Event, EventInput, Labels};
 use opa_core::{Reason, Value};
 
 use super::super::output::{Batch, Output, OutputError, OutputFuture};
-use super::super::outputs::{Further, Policies};
+use super::super::outputs::{Further, Policies, Storage};
 use super::super::{Audit, Batching, Durability, Lines, WhenFull};
 use super::*;
 
@@ -114,6 +114,7 @@ pub(super) fn route(name: &str, output: &Arc<Moody>, buffer_bytes: Option<usize>
             max_retry: None,
             labels: Labels::new([]),
         },
+        storage: Storage::Default,
     }
 }
 

@@ -1,12 +1,15 @@
-//! Decisions that wait until their events are on the disk.
+//! Decisions that wait until their events are on the disk, or delivered.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use opa_core::plugin::Event;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Whether something is on the disk.
+/// Whether something is on the disk, or delivered.
 pub(super) type Durable = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// An event that was handed over, and who waits for it.
@@ -41,7 +44,7 @@ impl Ticket {
     }
 }
 
-/// What became of an event at the outputs with a spool.
+/// What became of an event at the outputs that decisions wait for.
 #[derive(Default)]
 pub(super) struct Stored {
     /// One for each that has it.
@@ -54,7 +57,8 @@ pub(super) struct Stored {
 pub(super) struct Awaiting(oneshot::Receiver<Stored>);
 
 impl Awaiting {
-    /// Whether all outputs with a spool that the event goes to have it on the disk.
+    /// Whether all outputs that are waited for and that the event goes to have it, or have it on the
+    /// disk.
     pub(super) async fn durable(self) -> bool {
         let Ok(Stored { writes, lost }) = self.0.await else {
             return false;
@@ -64,5 +68,32 @@ impl Awaiting {
             durable &= write.await;
         }
         durable
+    }
+}
+
+/// Goes with an event to its output, and tells whoever waits for it when the output has it. Without
+/// that, when all of its clones are gone, the event is lost.
+#[derive(Clone)]
+pub(in super::super) struct Receipt(Arc<Mutex<Option<oneshot::Sender<()>>>>);
+
+impl Receipt {
+    pub(super) fn new() -> (Self, Durable) {
+        let (delivered, answer) = oneshot::channel();
+        let receipt = Self(Arc::new(Mutex::new(Some(delivered))));
+        (receipt, Box::pin(async { answer.await.is_ok() }))
+    }
+
+    /// The output has the event.
+    pub(super) fn give(&self) {
+        if let Some(delivered) = self.0.lock().take() {
+            // Whoever waited may be gone.
+            let _ = delivered.send(());
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<receipt>")
     }
 }

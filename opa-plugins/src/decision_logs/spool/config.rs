@@ -29,6 +29,10 @@ pub struct SpoolConfig {
     /// How long a record waits for others when nobody waits for it. With the time that the disk
     /// takes for it this is what a crash can lose. Default: 5 ms.
     pub max_delay: Duration,
+    /// How long events are kept, whatever needs their room, whose app or output is not there: since
+    /// the process began or the app was given up. When the spool has no room after that they are given
+    /// up, the longest absent first, and counted as `abandoned`. Default: `None`, for ever.
+    pub max_absence: Option<Duration>,
 }
 
 impl SpoolConfig {
@@ -40,6 +44,7 @@ impl SpoolConfig {
             max_bytes: 1 << 30,
             max_pending_bytes: 16 << 20,
             max_delay: Duration::from_millis(5),
+            max_absence: None,
         }
     }
 

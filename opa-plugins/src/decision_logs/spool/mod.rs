@@ -240,6 +240,12 @@ impl Spool {
         self.0.shared.state.lock().index.bytes() >= max
     }
 
+    /// Whether it has as much as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        let limit = self.0.shared.config.max_bytes;
+        self.0.shared.state.lock().index.bytes() >= limit
+    }
+
     /// Whether it has more than half of what it may have.
     pub(super) fn is_half_full(&self) -> bool {
         let half = self.0.shared.config.max_bytes / 2;

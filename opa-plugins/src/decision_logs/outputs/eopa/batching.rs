@@ -6,17 +6,23 @@ use opa_core::config::{ConfigError, Field, Reader, Warning};
 
 use super::super::super::config::{Batching, go_duration};
 use super::super::form::{Form, Format};
+use super::super::{Disk, Storage};
 
 /// `buffer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Buffer {
-    /// `max_bytes`.
+    /// The most bytes in memory.
     pub(super) max_bytes: usize,
     /// `flush_at_count`, `flush_at_bytes` and `flush_at_period`; `None` without any of them.
     pub(super) flush: Option<Batching>,
+    /// `type`, and what `disk` has.
+    pub(super) storage: Storage,
 }
 
 const DEFAULT_MAX_BYTES: usize = 524_288_000;
+/// What waits for the output together with decisions, and after those that were refused meanwhile.
+const UNBUFFERED_MAX_BYTES: usize = 16 * 1024 * 1024;
+const UNBUFFERED_RETRY: Duration = Duration::from_secs(1);
 const DEFAULT_FLUSH_PERIOD: Duration = Duration::from_secs(1);
 const DEFAULT_PERIOD: Duration = Duration::from_secs(10);
 /// How long the first event waits for others where none should wait: those that come together are
@@ -37,6 +43,7 @@ impl Default for Buffer {
         Self {
             max_bytes: DEFAULT_MAX_BYTES,
             flush: None,
+            storage: Storage::Default,
         }
     }
 }
@@ -49,26 +56,62 @@ impl Buffer {
         let Some(mut reader) = reader.object("buffer")? else {
             return Ok(Self::default());
         };
-        if let Some(kind) = reader.field("type") {
-            match kind.as_str()? {
-                "memory" => {}
-                known @ ("disk" | "unbuffered") => return Err(kind.unsupported_value(known)),
-                other => return Err(kind.error(format!("unknown buffer type: {other:?}"))),
+        let kind = reader.field("type");
+        let buffer = match kind.as_ref().map_or(Ok("memory"), Field::as_str)? {
+            "" | "memory" => Self::memory(&mut reader)?,
+            "disk" => Self {
+                storage: Storage::Disk(read_disk(&mut reader)?),
+                ..Self::default()
+            },
+            "unbuffered" => Self {
+                max_bytes: UNBUFFERED_MAX_BYTES,
+                storage: Storage::Unbuffered,
+                ..Self::default()
+            },
+            other => {
+                let text = format!("unknown buffer type: {other:?}");
+                return Err(kind.map_or_else(|| reader.error(&*text), |kind| kind.error(&*text)));
             }
-        }
-        let max_bytes = limit(&mut reader, "max_bytes")?.unwrap_or(DEFAULT_MAX_BYTES);
-        let (count, bytes) = (
-            limit(&mut reader, "flush_at_count")?,
-            limit(&mut reader, "flush_at_bytes")?,
-        );
-        let period = period(&mut reader, "flush_at_period")?;
+        };
         warnings.extend(reader.finish()?);
+        Ok(buffer)
+    }
+
+    fn memory(reader: &mut Reader<'_>) -> Result<Self, ConfigError> {
+        let max_bytes = limit(reader, "max_bytes")?.unwrap_or(DEFAULT_MAX_BYTES);
+        let (count, bytes) = (
+            limit(reader, "flush_at_count")?,
+            limit(reader, "flush_at_bytes")?,
+        );
+        let period = period(reader, "flush_at_period")?;
         let is_flushed = count.is_some() || bytes.is_some() || period.is_some();
         Ok(Self {
             max_bytes,
             flush: is_flushed.then(|| limits(count, bytes, period.unwrap_or(DEFAULT_FLUSH_PERIOD))),
+            storage: Storage::Default,
         })
     }
+
+    /// How long a delivery that failed waits for the next try, where `configured` doesn't say. As long
+    /// as that nothing is decided without a buffer.
+    pub(super) fn max_retry(&self, configured: Option<Duration>) -> Option<Duration> {
+        match self.storage {
+            Storage::Unbuffered => configured.or(Some(UNBUFFERED_RETRY)),
+            Storage::Default | Storage::Disk(_) => configured,
+        }
+    }
+}
+
+/// `path`, and, which EOPA doesn't have, `max_bytes`.
+fn read_disk(reader: &mut Reader<'_>) -> Result<Disk, ConfigError> {
+    let path = reader.string("path")?.unwrap_or_default();
+    if path.is_empty() {
+        return Err(reader.missing("path", "the path of a directory"));
+    }
+    Ok(Disk {
+        path: path.into(),
+        max_bytes: limit(reader, "max_bytes")?.map(|bytes| bytes as u64),
+    })
 }
 
 /// How an output gathers events.
@@ -115,16 +158,16 @@ impl Gathering {
     }
 
     /// For the pipeline.
-    pub(super) fn batching(self, buffer: Buffer) -> Batching {
+    pub(super) fn batching(self, buffer: &Buffer) -> Batching {
         let at_once = limits(None, None, AT_ONCE);
         let limits = self.limits.or(buffer.flush).unwrap_or(at_once);
-        match self.singly {
-            true => Batching {
-                at_count: limits.at_count.min(100),
-                ..limits
-            },
-            false => limits,
-        }
+        let at_count = match (self.singly, &buffer.storage) {
+            // Each decision has its own answer.
+            (true, Storage::Unbuffered) => 1,
+            (true, _) => limits.at_count.min(100),
+            (false, _) => limits.at_count,
+        };
+        Batching { at_count, ..limits }
     }
 }
 

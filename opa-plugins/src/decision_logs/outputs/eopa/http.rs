@@ -38,10 +38,14 @@ impl Http {
         reader: &mut Reader<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, ConfigError> {
-        if let Some(oauth2) = reader.field("oauth2")
-            && oauth2.reader()?.bool("enabled")? != Some(false)
-        {
-            return Err(oauth2.unsupported());
+        if let Some(oauth2) = reader.field("oauth2") {
+            match oauth2.reader()?.bool("enabled")? {
+                Some(true) => return Err(oauth2.unsupported()),
+                Some(false) => {}
+                None => {
+                    warnings.push(oauth2.warning("it has no effect without `enabled: true`"));
+                }
+            }
         }
         let mut service = service_config(reader, "http", warnings)?;
         if let Some(headers) = reader.field("headers") {
@@ -173,8 +177,12 @@ fn service_config(
         for key in ["client_certs", "root_cas"] {
             tls.unsupported(key)?;
         }
+        // That of other outputs has no such key.
+        let is_enabled = tls.bool("enabled")?.unwrap_or(true);
         let tls = TlsFiles::read(tls, warnings)?;
-        secure(&mut service, tls);
+        if is_enabled {
+            secure(&mut service, tls);
+        }
     }
     Ok(service)
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::super::config::Batching;
 use super::super::form::{Form, Format};
 use super::super::options::testing::within;
+use super::super::{Disk, Storage};
 use super::sender::{Rate, Retry, Wrap};
 use super::*;
 
@@ -100,6 +101,63 @@ async fn the_buffer_says_when_outputs_without_batches_start() {
         (limits.at_count, limits.at_period),
         (7, Duration::from_secs(1))
     );
+}
+
+#[tokio::test]
+async fn the_buffer_says_where_events_wait() {
+    let of = |buffer: Value| {
+        let http = json!({"type": "http", "url": "http://a.test"});
+        let lines = json!({"type": "http", "url": "http://a.test", "batching": {"at_count": 7}});
+        let slow = json!({"type": "http", "url": "http://a.test", "retry": {"max_backoff": "9s"}});
+        let all = outputs(&json!({"buffer": buffer, "output": [http, lines, slow]})).unwrap();
+        let counts = [all[0].batching.at_count, all[1].batching.at_count];
+        let seconds = |it: &OutputSpec| it.max_retry.map(|it| it.as_secs());
+        (
+            all[0].storage.clone(),
+            counts,
+            [seconds(&all[0]), seconds(&all[2])],
+        )
+    };
+    let disk = |max_bytes| {
+        let path = "/var/tmp/dl".into();
+        Storage::Disk(Disk { path, max_bytes })
+    };
+    let usual = ([100, 7], [None, Some(9)]);
+    for (buffer, storage, (counts, retries)) in [
+        (json!({"type": ""}), Storage::Default, usual),
+        (
+            json!({"type": "disk", "path": "/var/tmp/dl"}),
+            disk(None),
+            usual,
+        ),
+        (
+            json!({"type": "disk", "path": "/var/tmp/dl", "max_bytes": 5}),
+            disk(Some(5)),
+            usual,
+        ),
+        (
+            json!({"type": "unbuffered"}),
+            Storage::Unbuffered,
+            ([1, 7], [Some(1), Some(9)]),
+        ),
+    ] {
+        assert_eq!(of(buffer), (storage, counts, retries));
+    }
+}
+
+#[test]
+fn what_is_not_enabled_has_no_effect() {
+    let value = json!({
+        "url": "https://u.test", "oauth2": {"client_key": "a"},
+        "tls": {"enabled": false, "skip_cert_verify": true},
+    });
+    let (http, warnings) = read(&value, http::Http::read);
+    assert!(!http.service.allow_insecure_tls);
+    assert_eq!(warnings, ["it has no effect without `enabled: true`"]);
+    let value =
+        json!({"url": "https://u.test", "tls": {"enabled": true, "skip_cert_verify": true}});
+    let (http, warnings) = read(&value, http::Http::read);
+    assert!(http.service.allow_insecure_tls && warnings.is_empty());
 }
 
 #[test]
@@ -326,11 +384,11 @@ async fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             buffer(json!({"type": "disk"})),
-            "buffer.type: disk` is not supported by this version",
+            "plugins.eopa_dl.buffer.path: expected the path of a directory",
         ),
         (
-            buffer(json!({"type": "unbuffered"})),
-            "buffer.type: unbuffered` is not supported by this version",
+            buffer(json!({"type": "disk", "path": "a", "max_bytes": -1})),
+            "buffer.max_bytes: expected 0 or more, found `-1`",
         ),
         (
             buffer(json!({"max_bytes": -1})),
@@ -368,7 +426,6 @@ async fn what_is_wrong_is_told_with_its_place() {
             http("oauth2", json!({"enabled": true})),
             "output.oauth2` is not supported",
         ),
-        (http("oauth2", json!({})), "output.oauth2` is not supported"),
         (
             http("tls", json!({"client_certs": []})),
             "output.tls.client_certs` is not supported",

@@ -16,6 +16,7 @@ use super::super::output::LoggedEvent;
 use super::super::{Batching, ReportingConfig, WhenFull};
 use super::ledger::Fate;
 use super::queue::SAMPLE;
+use super::ticket::Receipt;
 
 /// An event as it may be shown: masked and encoded. Clones share the text.
 #[derive(Clone)]
@@ -25,11 +26,15 @@ pub(super) struct Encoded {
     pub(super) json: Bytes,
     /// The place of its `nd_builtin_cache` in the text.
     pub(super) cache: Option<Range<usize>>,
+    /// Who waits until this output has it.
+    pub(super) receipt: Option<Receipt>,
 }
 
 impl Encoded {
     fn into_logged(self) -> LoggedEvent {
-        LoggedEvent::new(self.decision_id, self.timestamp, self.json)
+        let mut event = LoggedEvent::new(self.decision_id, self.timestamp, self.json);
+        event.receipt = self.receipt;
+        event
     }
 }
 
@@ -44,6 +49,15 @@ impl Parcel {
         match self {
             Self::Chunk(chunk) => chunk.events as u64,
             Self::Batch(events) => events.len() as u64,
+        }
+    }
+
+    /// The output has all of it.
+    pub(super) fn give_receipts(&self) {
+        if let Self::Batch(events) = self {
+            for receipt in events.iter().filter_map(|event| event.receipt.as_ref()) {
+                receipt.give();
+            }
         }
     }
 }

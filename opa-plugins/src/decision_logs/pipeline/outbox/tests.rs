@@ -23,6 +23,7 @@ impl Random {
             timestamp: SystemTime::UNIX_EPOCH,
             json: format!("{{\"a\":\"{text}\"}}").into(),
             cache: None,
+            receipt: None,
         }
     }
 

@@ -26,6 +26,10 @@ impl Streams {
         match *self {}
     }
 
+    pub(in super::super) fn is_for_all(&self) -> bool {
+        match *self {}
+    }
+
     pub(in super::super) fn attach(&self, _: &Arc<Lane>) {
         match *self {}
     }
@@ -55,6 +59,10 @@ impl Spooled {
     }
 
     pub(in super::super) fn is_blocked(&self) -> bool {
+        match *self {}
+    }
+
+    pub(in super::super) fn is_full_of(&self, _: &Shared) -> bool {
         match *self {}
     }
 

@@ -32,16 +32,20 @@ pub(super) use absent::{InFlight, Spooled, Streams};
 
 use super::ticket::Durable;
 
-/// What became of an event that was to be spooled.
-#[cfg_attr(
-    not(all(feature = "spool", unix)),
-    expect(dead_code, reason = "only a spool knows of it")
-)]
+/// What became of an event that was to be spooled, or is waited for.
 pub(super) enum Taken {
-    /// The spool has it, and will have it on the disk.
-    Spooled(Durable),
+    /// The spool has it, and will have it on the disk, or the output will have it.
+    Awaited(Durable),
     /// It is given up, as the configuration wants it.
+    #[cfg_attr(
+        not(all(feature = "spool", unix)),
+        expect(dead_code, reason = "only a spool knows of it")
+    )]
     Dropped,
     /// It is given up for want of room.
+    #[cfg_attr(
+        not(all(feature = "spool", unix)),
+        expect(dead_code, reason = "only a spool knows of it")
+    )]
     Lost,
 }

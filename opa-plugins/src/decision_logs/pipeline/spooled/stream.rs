@@ -1,6 +1,7 @@
 //! What the spool has of one output of an app, and how a lane uses it.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -39,6 +40,8 @@ struct State {
     /// So many of the oldest were a batch that was not delivered.
     returned: Option<usize>,
     lanes: Vec<Weak<Lane>>,
+    /// Since when nobody delivers what is there.
+    absent_since: Option<Instant>,
     /// How many came while the spool was half full.
     sampled: u64,
 }
@@ -47,6 +50,7 @@ impl Stream {
     pub(super) fn new(name: StreamName, spool: Spool, ledger: Arc<Ledger>, recovered: u64) -> Self {
         let state = State {
             count: recovered,
+            absent_since: Some(Instant::now()),
             ..State::default()
         };
         Self {
@@ -62,6 +66,7 @@ impl Stream {
         let mut state = self.state.lock();
         state.lanes.retain(|lane| lane.strong_count() > 0);
         state.lanes.push(Arc::downgrade(lane));
+        state.absent_since = None;
         self.ledger.attach(true);
     }
 
@@ -85,15 +90,21 @@ impl Stream {
         self.owner().is_some_and(|lane| !lane.when_full.holds())
     }
 
+    /// Since when nobody delivers its records; `None` if somebody does, or there are none.
+    pub(super) fn absent_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.absent_since.filter(|_| state.count > 0)
+    }
+
     /// Gives up the oldest records of so many bytes; how many bytes they had.
-    pub(super) fn drop_oldest(&self, bytes: u64) -> u64 {
+    pub(super) fn drop_oldest(&self, bytes: u64, fate: Fate) -> u64 {
         let mut state = self.state.lock();
         let before = self.spool.size_of(&self.name).1;
         let max = usize::try_from(bytes).unwrap_or(usize::MAX);
         let ids = self.spool.first_of(&self.name, state.flight, RECORDS, max);
         let dropped = self.spool.remove(&ids) as u64;
         state.count = state.count.saturating_sub(dropped);
-        self.ledger.unspool(Fate::BufferFull, dropped);
+        self.ledger.unspool(fate, dropped);
         before.saturating_sub(self.spool.size_of(&self.name).1)
     }
 
@@ -138,7 +149,7 @@ impl Stream {
         }
         state.count += 1;
         drop(state);
-        Ok(Taken::Spooled(Box::pin(async { appending.await.is_ok() })))
+        Ok(Taken::Awaited(Box::pin(async { appending.await.is_ok() })))
     }
 
     /// Whether this one isn't in the sample.
@@ -248,6 +259,12 @@ impl Spooled {
                 }
                 Err(error) => error,
             };
+            if matches!(error, AppendError::Full)
+                && shared.streams().is_some_and(|it| it.give_up_absent())
+                && tries.next().is_some()
+            {
+                continue;
+            }
             let Some(streams) = shared.streams() else {
                 return Err(error);
             };
@@ -349,6 +366,17 @@ impl Spooled {
         self.stream.spool.is_blocked(&self.stream.name)
     }
 
+    /// As [`is_blocked`](Self::is_blocked), once what nobody comes for has given way.
+    pub(in super::super) fn is_full_of(&self, shared: &Shared) -> bool {
+        // A disk that fails has no more room for that.
+        if self.stream.spool.is_full()
+            && let Some(streams) = shared.streams()
+        {
+            streams.give_up_absent();
+        }
+        self.is_blocked()
+    }
+
     pub(in super::super) fn is_empty(&self) -> bool {
         self.stream.state.lock().count == 0
     }
@@ -396,6 +424,7 @@ impl Spooled {
 
     /// Nobody delivers what is there before another lane comes.
     pub(in super::super) fn leave(&self) {
+        self.stream.state.lock().absent_since = Some(Instant::now());
         self.stream.ledger.attach(false);
     }
 }

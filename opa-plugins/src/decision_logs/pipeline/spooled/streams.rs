@@ -9,6 +9,7 @@ use opa_core::AppId;
 use parking_lot::Mutex;
 
 use super::super::super::WhenFull;
+use super::super::super::outputs::Disk;
 use super::super::super::spool::{DiskError, Spool, SpoolConfig, SpoolError, StreamName};
 use super::super::lane::Lane;
 use super::super::ledger::Fate;
@@ -19,12 +20,25 @@ use super::stream::{Spooled, Stream};
 /// How often records are given up at most so that the disk has room.
 const FREE_DELAY: Duration = Duration::from_millis(500);
 
-/// A spool that is opened for the first app.
-pub(in super::super) struct Opening(SpoolConfig);
+/// A spool that is opened for the first app, or for one whose configuration wants it.
+pub(in super::super) struct Opening {
+    config: SpoolConfig,
+    is_for_all: bool,
+}
 
 impl Opening {
+    /// The program's, for all outputs.
     pub(in super::super) fn new(config: SpoolConfig) -> Self {
-        Self(config)
+        let is_for_all = true;
+        Self { config, is_for_all }
+    }
+
+    /// For the outputs alone whose configuration wants it.
+    pub(in super::super) fn wanted(disk: &Disk) -> Self {
+        let mut config = SpoolConfig::new(&disk.path);
+        config.max_bytes = disk.max_bytes.unwrap_or(config.max_bytes);
+        let is_for_all = false;
+        Self { config, is_for_all }
     }
 
     /// Opens it on a thread of its own, which is waited for.
@@ -32,18 +46,18 @@ impl Opening {
     /// # Errors
     /// [`SpoolError`], in words with the place.
     pub(in super::super) fn open(&self, shared: &Shared) -> Result<Streams, String> {
-        let path = self.0.path.clone();
-        let config = self.0.clone();
+        let path = self.config.path.clone();
+        let config = self.config.clone();
         let opening = std::thread::Builder::new()
             .name("opa-spool-open".to_owned())
             .spawn(move || Spool::open(config))
             .map_err(|error| SpoolError::Io { path, error }.to_string())?;
         match opening.join() {
-            Ok(Ok(spool)) => Ok(Streams::new(spool, shared)),
+            Ok(Ok(spool)) => Ok(Streams::new(spool, self, shared)),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!(
                 "a panic ended the opening of `{}`",
-                self.0.path.display()
+                self.config.path.display()
             )),
         }
     }
@@ -51,13 +65,15 @@ impl Opening {
 
 pub(in super::super) struct Streams {
     spool: Spool,
+    config: SpoolConfig,
+    is_for_all: bool,
     streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
     /// Locked by who gives up records of others; when it was done last for the disk.
     freed_at: Mutex<Option<Instant>>,
 }
 
 impl Streams {
-    fn new(spool: Spool, shared: &Shared) -> Self {
+    fn new(spool: Spool, opening: &Opening, shared: &Shared) -> Self {
         let recovered = spool.recovered();
         let (mut streams, mut events, mut apps) = (HashMap::new(), 0, HashSet::new());
         for (name, ids) in recovered {
@@ -79,9 +95,35 @@ impl Streams {
         }
         Self {
             spool,
+            config: opening.config.clone(),
+            is_for_all: opening.is_for_all,
             streams: Mutex::new(streams),
             freed_at: Mutex::new(None),
         }
+    }
+
+    /// Whether all outputs use it, not only those whose configuration wants one.
+    pub(in super::super) fn is_for_all(&self) -> bool {
+        self.is_for_all
+    }
+
+    /// Whether it is what a configuration wants. `None` if the program has another one, which wins.
+    ///
+    /// # Errors
+    /// It is another one, and another configuration wanted it.
+    pub(in super::super) fn is_wanted(&self, disk: &Disk) -> Result<Option<()>, String> {
+        let wanted = Opening::wanted(disk).config;
+        let is_same_place =
+            std::path::absolute(&wanted.path).ok() == std::path::absolute(&self.config.path).ok();
+        let is_same = is_same_place && wanted.max_bytes == self.config.max_bytes;
+        if is_same || self.is_for_all {
+            return Ok(is_same.then_some(()));
+        }
+        Err(format!(
+            "a process has one spool for all apps, and until it ends: it is at `{}`, of {} bytes",
+            self.config.path.display(),
+            self.config.max_bytes
+        ))
     }
 
     fn stream(&self, shared: &Shared, app: &AppId, output: &Arc<str>) -> Arc<Stream> {
@@ -144,6 +186,33 @@ impl Streams {
         }
     }
 
+    /// Whoever is absent longest, and longer than is waited for, gives up its oldest. Whether there was
+    /// somebody.
+    pub(super) fn give_up_absent(&self) -> bool {
+        let Some(patience) = self.config.max_absence else {
+            return false;
+        };
+        let _one = self.freed_at.lock();
+        let streams = self.streams.lock();
+        let absent = streams.iter().filter_map(|(name, stream)| {
+            let since = stream.absent_since()?;
+            (since.elapsed() >= patience).then(|| (since, name.clone(), Arc::clone(stream)))
+        });
+        let longest = absent.min_by_key(|(since, ..)| *since);
+        drop(streams);
+        let Some((_, name, stream)) = longest else {
+            return false;
+        };
+        let freed = stream.drop_oldest(self.spool.segment_bytes(), Fate::Abandoned);
+        tracing::warn!(
+            app = %name.app,
+            output = %name.output,
+            bytes = freed,
+            "decision log: the spool is full, and events that nobody came for are given up"
+        );
+        freed > 0
+    }
+
     fn give_up(&self, bytes: u64, spared: Option<&StreamName>) -> u64 {
         let all = self.streams.lock().clone();
         let mut others: HashMap<_, _> = all
@@ -155,7 +224,7 @@ impl Streams {
             && let Some(name) = self.spool.largest(|name| others.contains_key(name))
             && let Some(stream) = others.get(&name)
         {
-            match stream.drop_oldest(bytes - freed) {
+            match stream.drop_oldest(bytes - freed, Fate::BufferFull) {
                 0 => drop(others.remove(&name)),
                 more => freed += more,
             }

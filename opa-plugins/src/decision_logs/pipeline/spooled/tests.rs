@@ -8,6 +8,7 @@ use std::time::Duration;
 use opa_core::plugin::{Admission, DecisionSink};
 
 use super::super::super::output::{Batch, Output, OutputError, OutputFuture};
+use super::super::super::outputs::{Disk, Storage};
 use super::super::super::spool::SpoolConfig;
 use super::super::super::{Audit, Durability, WhenFull};
 use super::super::tests::{LONG, Moody, Random, app, event, of, pipeline, route, terms};
@@ -442,4 +443,107 @@ async fn another_process_is_refused() {
     let path = directory.path().display();
     let error = format!("the spool `{path}` is in use");
     assert_eq!(second.open_spool(), Err(error));
+}
+
+fn disk(path: &Path, max_bytes: Option<u64>) -> Disk {
+    let path = path.to_owned();
+    Disk { path, max_bytes }
+}
+
+#[tokio::test]
+async fn a_spool_that_a_configuration_wants_is_that_of_its_outputs() {
+    let directory = tempfile::tempdir().unwrap();
+    let wanted = disk(&directory.path().join("a"), None);
+    let pipeline = pipeline();
+    assert_eq!(pipeline.open_disk(&wanted), Ok(Some(())));
+    assert_eq!(pipeline.open_disk(&wanted), Ok(Some(())));
+    // For whoever asks for the program's there is none.
+    assert_eq!(pipeline.open_spool(), Ok(false));
+    let path = wanted.path.display();
+    let error = format!(
+        "a process has one spool for all apps, and until it ends: it is at `{path}`, of 1073741824 bytes"
+    );
+    for other in [
+        disk(&directory.path().join("b"), None),
+        disk(&wanted.path, Some(5)),
+    ] {
+        assert_eq!(pipeline.open_disk(&other), Err(error.clone()));
+    }
+    assert!(!directory.path().join("b").exists());
+
+    let dead = Arc::new(AtomicBool::new(true));
+    let moody = Moody::new(1, false);
+    let routes = ["default", "disk", "none"].map(|name| {
+        let mut route = mortal(&dead, &moody);
+        route.name = name.into();
+        route.storage = match name {
+            "disk" => Storage::Disk(wanted.clone()),
+            "none" => Storage::Unbuffered,
+            _ => Storage::Default,
+        };
+        route
+    });
+    let terms = terms(HOLD, Audit::Off);
+    let sink = pipeline.sink(&app("a"), routes.into(), terms).unwrap();
+    (0..5).for_each(|id| sink.record(event(id)));
+    let waiting = |name| {
+        let counts = of(&pipeline, name);
+        (counts.buffered, counts.spooled)
+    };
+    until(|| waiting("disk") == (0, 5)).await;
+    assert_eq!((waiting("default"), waiting("none")), ((5, 0), (5, 0)));
+}
+
+#[tokio::test]
+async fn the_programs_spool_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = spooled(&directory.path().join("a"), 1 << 20);
+    let other = disk(&directory.path().join("b"), None);
+    assert_eq!(pipeline.open_disk(&other), Ok(None));
+    let same = disk(&directory.path().join("a"), Some(1 << 20));
+    assert_eq!(pipeline.open_disk(&same), Ok(Some(())));
+    assert!(!directory.path().join("b").exists());
+}
+
+#[tokio::test]
+async fn what_nobody_comes_for_gives_way_in_the_end() {
+    for (when_full, absence, admitted) in [
+        (HOLD, None, false),
+        (HOLD, Some(LONG), false),
+        (HOLD, Some(Duration::ZERO), true),
+        (WhenFull::DropNewest, Some(Duration::ZERO), true),
+        (WhenFull::DropOldest, Some(Duration::ZERO), true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (dead, moody) = (Arc::new(AtomicBool::new(true)), Moody::new(1, false));
+        let first = spooled(directory.path(), 20_000);
+        let gone = sink(&first, mortal(&dead, &moody), HOLD, Durability::Async);
+        (0..200).for_each(|id| gone.record(event(id)));
+        until(|| of(&first, "x").buffered == 0).await;
+        first.shutdown(Duration::from_millis(10)).await;
+
+        let pipeline = pipeline();
+        let mut config = SpoolConfig::new(directory.path());
+        (config.max_bytes, config.max_absence) = (20_000, absence);
+        pipeline.set_spool(config);
+        assert_eq!(pipeline.open_spool(), Ok(true));
+        let recovered = of(&pipeline, "x").spooled;
+        assert!(recovered > 10);
+        dead.store(false, Ordering::Relaxed);
+        let mut there = mortal(&dead, &moody);
+        there.name = "y".into();
+        let there = sink(&pipeline, there, when_full, Durability::BeforeResponse);
+        let taken = match there.admit(event(1000)) {
+            Admission::Waits(waits) => waits.await,
+            other => panic!("{other:?}"),
+        };
+        let (left, new) = (of(&pipeline, "x"), of(&pipeline, "y"));
+        assert_eq!(
+            taken, admitted,
+            "{when_full:?} {absence:?}: {left:?} {new:?}"
+        );
+        assert_eq!(left.abandoned > 0, admitted, "{left:?}");
+        assert_eq!(left.abandoned + left.spooled, recovered, "{left:?}");
+        assert_eq!(new.lost() == 0, admitted, "{new:?}");
+    }
 }
