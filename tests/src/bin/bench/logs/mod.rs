@@ -17,18 +17,21 @@ use tests::scripted::Scripted;
 use tokio::runtime::Runtime;
 use tower::Layer;
 
+use self::outage::Plan;
+
 /// How long anything may take that should be there at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs some parts, or all.
-pub(crate) fn run(parts: &[&str]) -> Result<(), String> {
-    type Part = fn() -> Result<(), String>;
+/// Runs some parts, or all. The only options are those of `outage`.
+pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
+    type Part = fn(Plan) -> Result<(), String>;
     let all: [(&str, Part); 4] = [
-        ("decision", decision::run),
-        ("cost", cost::run),
-        ("fleet", fleet::run),
+        ("decision", |_| decision::run()),
+        ("cost", |_| cost::run()),
+        ("fleet", |_| fleet::run()),
         ("outage", outage::run),
     ];
+    let (plan, parts) = Plan::read(arguments)?;
     if let Some(unknown) = parts
         .iter()
         .find(|part| all.iter().all(|(name, _)| name != *part))
@@ -37,7 +40,7 @@ pub(crate) fn run(parts: &[&str]) -> Result<(), String> {
     }
     for (name, part) in all {
         if parts.is_empty() || parts.contains(&name) {
-            part()?;
+            part(plan)?;
         }
     }
     Ok(())
