@@ -24,9 +24,35 @@ const PATH: [&str; 4] = ["orders", "17", "items", "4"];
 /// A program with its way to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
-    Serve { spool: bool, is_held: bool },
+    Serve(Keeping),
     Skipper { is_async: bool },
     Opa,
+}
+
+/// Where `serve` keeps events until they are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    Memory,
+    /// In at most 2 MiB of it.
+    LittleMemory,
+    Spool,
+    /// And no response before an event is there.
+    SpoolBeforeResponse,
+}
+
+impl Keeping {
+    /// What is said at the end of the section `decision_logs`.
+    fn configured(self) -> &'static str {
+        match self {
+            Self::Memory | Self::Spool => "",
+            Self::LittleMemory => "    buffer_size_limit_bytes: 2097152\n",
+            Self::SpoolBeforeResponse => "  durability: before_response\n",
+        }
+    }
+
+    fn is_spooled(self) -> bool {
+        matches!(self, Self::Spool | Self::SpoolBeforeResponse)
+    }
 }
 
 /// A contender that runs, ended when dropped.
@@ -52,14 +78,12 @@ impl Contender {
         let configuration = configuration(control, sink);
         let running = |server, spool| Running { server, spool };
         Ok(match self {
-            Self::Serve { spool, is_held } => {
-                let held = if is_held {
-                    "  durability: before_response\n"
-                } else {
-                    ""
+            Self::Serve(keeping) => {
+                let configuration = match sink {
+                    Some(_) => configuration + keeping.configured(),
+                    None => configuration,
                 };
-                let configuration = configuration + held;
-                let spool = spool.then(folder).transpose()?;
+                let spool = keeping.is_spooled().then(folder).transpose()?;
                 let serve = serve(runtime, &configuration, spool.as_ref().map(TempDir::path));
                 Some(running(Server::Serve(serve), spool))
             }

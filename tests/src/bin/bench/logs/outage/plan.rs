@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 /// Long enough for percentiles, short enough for several in a phase.
-const SLICE: u32 = 4;
+const SLICE: u32 = 3;
 
 /// The lengths of the phases, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
-            steady: 12,
+            steady: 9,
             dead: 60,
         }
     }
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn options_are_taken_and_names_are_left() {
         let (plan, parts) = Plan::read(&["cost", "--dead", "5", "outage"]).unwrap();
-        assert_eq!((plan.steady, plan.dead), (12, 5));
+        assert_eq!((plan.steady, plan.dead), (9, 5));
         assert_eq!(parts, ["cost", "outage"]);
         for wrong in [&["--dead"][..], &["--dead", "0"], &["--steady", "x"]] {
             assert!(Plan::read(wrong).is_err(), "{wrong:?}");
@@ -101,8 +101,8 @@ mod tests {
             };
             phase.slices().collect::<Vec<_>>()
         };
-        assert_eq!(slices(12), [4, 4, 4]);
-        assert_eq!(slices(9), [5, 4]);
+        assert_eq!(slices(9), [3, 3, 3]);
+        assert_eq!(slices(8), [4, 4]);
         assert_eq!(slices(5), [5]);
         assert_eq!(slices(1), [1]);
     }
