@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Requests come at a fixed rate, open-loop, from [oha](tests::peers::Oha): half of what `serve` can do
-//! without a log, which is measured first. Who can't do as many at all, with its log and a healthy
-//! sink, gets half of what it can, and the report says so. The sink is healthy, answers uploads after
+//! without a log, which is measured first. Who can't do half as many again, with its log and a healthy
+//! sink, gets half of what it can, and the report says so (a lower rate makes each request dearer:
+//! fewer share a wake-up). The sink is healthy, answers uploads after
 //! 300 ms, breaks every connection off, and is healthy again: 9 s each (`--steady`) but the third,
 //! 60 s (`--dead`). All takes 13 minutes; `--steady 3 --dead 5` four.
 //!
