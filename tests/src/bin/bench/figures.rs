@@ -21,7 +21,12 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ends = self.0.first().zip(self.0.last());
         let (least, most) = ends.unwrap_or((&f64::NAN, &f64::NAN));
-        write!(f, "{:.2} ({least:.2}..{most:.2})", self.median())
+        let digits = f.precision().unwrap_or(2);
+        write!(
+            f,
+            "{:.digits$} ({least:.digits$}..{most:.digits$})",
+            self.median()
+        )
     }
 }
 

@@ -1,10 +1,11 @@
 //! The benchmark suite: figures as ratios against the peers in the same run.
 //!
 //! ```not_rust
+//! cargo build --release -p examples --bin serve
 //! cargo run --release -p tests --bin bench -- logs [decision] [cost] [fleet] [outage]
 //! ```
 //!
-//! Without names of parts all of them run. On a machine that does something else meanwhile
+//! Without names of parts all of them run; `outage` has options of its own (see its module). On a machine that does something else meanwhile
 //! the figures mean little. Peers are fetched as in tests; one that can't be had is left out, and the report says
 //! so.
 

@@ -35,3 +35,12 @@ pub(crate) fn of_process(pid: u32) -> Result<Duration, String> {
         .ok_or_else(|| format!("{path}: {stat}"))?;
     Ok(Duration::from_millis((ticks.0 + ticks.1) * 10))
 }
+
+/// The most memory that another process had resident, in KiB.
+pub(crate) fn peak_of_process(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok())
+        .ok_or_else(|| format!("{path}: {status}"))
+}

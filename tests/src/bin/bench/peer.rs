@@ -110,7 +110,7 @@ pub(crate) async fn control() -> Result<BundleServer, String> {
 /// A configuration for OPA, Skipper and ours alike.
 pub(crate) fn configuration(control: &BundleServer, sink: Option<&str>) -> String {
     let logs = sink.map_or(String::new(), |_| {
-        "decision_logs:\n  service: logs\n  reporting: {min_delay_seconds: 1, max_delay_seconds: 2}\n".to_owned()
+        "decision_logs:\n  service: logs\n  reporting:\n    min_delay_seconds: 1\n    max_delay_seconds: 2\n".to_owned()
     });
     let sink = sink.unwrap_or("http://127.0.0.1:1");
     format!(

@@ -132,7 +132,7 @@ enum Answers {
 #[derive(Default)]
 struct Kept {
     answers: Answers,
-    ids: HashSet<u128>,
+    ids: HashSet<String>,
     events: u64,
     bytes: u64,
 }
@@ -203,14 +203,15 @@ async fn keep(
     Ok::<_, std::io::Error>(Response::default())
 }
 
-/// The ids of the events of a chunk.
-fn ids(body: &[u8]) -> Result<Vec<u128>, std::io::Error> {
-    const MEMBER: &str = "\"decision_id\":\"";
+/// The ids of the events of a chunk. Skipper's are no UUIDs.
+fn ids(body: &[u8]) -> Result<Vec<String>, std::io::Error> {
     let mut text = String::new();
     MultiGzDecoder::new(body).read_to_string(&mut text)?;
-    let ids = text.split(MEMBER).skip(1);
-    let ids = ids.map(|rest| rest.split('"').next().unwrap_or_default().replace('-', ""));
-    Ok(ids
-        .filter_map(|id| u128::from_str_radix(&id, 16).ok())
-        .collect())
+    let events: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let ids = events.iter().map(|event| {
+        let id = event.get("decision_id").and_then(serde_json::Value::as_str);
+        id.map(str::to_owned)
+            .ok_or_else(|| std::io::Error::other(format!("an event without an id: {event}")))
+    });
+    ids.collect()
 }

@@ -1,9 +1,10 @@
 //! What a logged decision takes of the processor, all in: handed over, its input built, encoded,
-//! compressed, uploaded.
+//! compressed, uploaded; with a spool also written to the disk, read back and removed.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Judged, runtime};
+use super::{Judged, Log, runtime};
 use crate::figures::{Figures, heading, line};
 use crate::measure;
 use crate::peer::{Mode, Skipper};
@@ -21,24 +22,36 @@ pub(super) fn run() -> Result<(), String> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let mut sink = Sink::start()?;
+    let url = sink.url().to_owned();
     let (mut without, mut with, mut ours) = <(Figures, Figures, Figures)>::default();
+    let (mut with_spool, mut spooled) = <(Figures, Figures)>::default();
     let mut sent = 0;
     for round in 0..ROUNDS as u64 {
         let plain = Judged::start(&runtime, None)?;
         let plain = burn(plain, &runtime, round, |_| Ok(()))?;
-        let logged = Judged::start(&runtime, Some(sink.url()))?;
-        let logged = burn(logged, &runtime, round, |events| {
-            sent += events;
-            sink.until(sent)
-        })?;
+        let mut logged = |spool: Option<&Path>| {
+            let log = Log { url: &url, spool };
+            let logged = Judged::start(&runtime, Some(log))?;
+            burn(logged, &runtime, round, |events| {
+                sent += events;
+                sink.until(sent)
+            })
+        };
+        let in_memory = logged(None)?;
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let in_spool = logged(Some(folder.path()))?;
         without.add(plain);
-        with.add(logged);
-        ours.add(logged - plain);
+        with.add(in_memory);
+        ours.add(in_memory - plain);
+        with_spool.add(in_spool);
+        spooled.add(in_spool - plain);
     }
     let seen = sink.seen()?;
     line("ours, without a log", &without, "µs");
     line("ours, with a log", &with, "µs");
+    line("ours, with a log and a spool", &with_spool, "µs");
     line("ours, a logged event", &ours, "µs (bound: 25)");
+    line("ours, a logged event with a spool", &spooled, "µs");
     let size = seen.bytes as f64 / seen.events as f64;
     line("ours, an event as uploaded", format!("{size:.0}"), "bytes");
     peers(&runtime, ours.median())

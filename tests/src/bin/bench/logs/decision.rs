@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Judged, runtime};
+use super::{Judged, Log, runtime};
 use crate::figures::{Figures, heading, line};
 use crate::measure;
 use crate::requests::Requests;
@@ -19,7 +19,11 @@ pub(super) fn run() -> Result<(), String> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let mut plain = Judged::start(&runtime, None)?;
-    let mut logged = Judged::start(&runtime, Some(sink.url()))?;
+    let log = Log {
+        url: sink.url(),
+        spool: None,
+    };
+    let mut logged = Judged::start(&runtime, Some(log))?;
     let (mut without, mut with) = (Taken::default(), Taken::default());
     let mut sent = 0;
     for round in 0..=ROUNDS {

@@ -7,28 +7,33 @@ mod outage;
 
 pub(crate) use fleet::member as fleet_member;
 
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::Empty;
 use opa_core::engine::{InputPaths, Outcome};
 use opa_core::{App, Manager, Value};
+use opa_plugins::decision_logs::spool::SpoolConfig;
 use opa_tower::{OpaLayer, OpaService, ResponseBody};
 use tests::scripted::Scripted;
 use tokio::runtime::Runtime;
 use tower::Layer;
 
+use self::outage::Plan;
+
 /// How long anything may take that should be there at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs some parts, or all.
-pub(crate) fn run(parts: &[&str]) -> Result<(), String> {
-    type Part = fn() -> Result<(), String>;
+/// Runs some parts, or all. The only options are those of `outage`.
+pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
+    type Part = fn(Plan) -> Result<(), String>;
     let all: [(&str, Part); 4] = [
-        ("decision", decision::run),
-        ("cost", cost::run),
-        ("fleet", fleet::run),
+        ("decision", |_| decision::run()),
+        ("cost", |_| cost::run()),
+        ("fleet", |_| fleet::run()),
         ("outage", outage::run),
     ];
+    let (plan, parts) = Plan::read(arguments)?;
     if let Some(unknown) = parts
         .iter()
         .find(|part| all.iter().all(|(name, _)| name != *part))
@@ -37,7 +42,7 @@ pub(crate) fn run(parts: &[&str]) -> Result<(), String> {
     }
     for (name, part) in all {
         if parts.is_empty() || parts.contains(&name) {
-            part()?;
+            part(plan)?;
         }
     }
     Ok(())
@@ -73,9 +78,16 @@ impl tower::Service<http::Request<Body>> for Inner {
     }
 }
 
+/// A log to a service, in memory or with a spool in a directory.
+#[derive(Clone, Copy)]
+struct Log<'a> {
+    url: &'a str,
+    spool: Option<&'a Path>,
+}
+
 impl Judged {
-    fn start(runtime: &Runtime, logs_to: Option<&str>) -> Result<Self, String> {
-        let manager = manager(logs_to)?;
+    fn start(runtime: &Runtime, log: Option<Log<'_>>) -> Result<Self, String> {
+        let manager = manager(log)?;
         let app: App = manager.app("bench").map_err(|error| error.to_string())?;
         let ready = runtime.block_on(app.ready(PATIENCE));
         ready.map_err(|error| error.to_string())?;
@@ -100,8 +112,8 @@ impl Judged {
     }
 }
 
-fn manager(logs_to: Option<&str>) -> Result<Manager, String> {
-    let logs = logs_to.map_or(String::new(), |url| {
+fn manager(log: Option<Log<'_>>) -> Result<Manager, String> {
+    let logs = log.map_or(String::new(), |Log { url, .. }| {
         let reporting = "reporting: {min_delay_seconds: 1, max_delay_seconds: 1}";
         format!(
             "bundles: {{}}\nservices: {{logs: {{url: '{url}'}}}}\ndecision_logs: {{service: logs, {reporting}}}\n"
@@ -110,10 +122,15 @@ fn manager(logs_to: Option<&str>) -> Result<Manager, String> {
     let path = "plugins: {envoy_ext_authz_grpc: {path: bench/allow}}\n";
     let inputs = InputPaths::only([["attributes", "request", "http", "path"]]);
     let engine = Scripted::new(|_, _| Outcome::Value(Value::from(true))).reading(inputs);
+    let plugin = opa_plugins::decision_logs();
+    let plugin = match log.and_then(|log| log.spool) {
+        Some(path) => plugin.spool(SpoolConfig::new(path)),
+        None => plugin,
+    };
     let builder = Manager::builder()
         .config_yaml(&format!("{logs}{path}"))
         .engine(engine)
-        .plugin(opa_plugins::decision_logs())
+        .plugin(plugin)
         .in_memory([], Value::empty_object());
     let manager = builder.and_then(|builder| builder.build());
     manager.map_err(|error| error.to_string())
