@@ -379,7 +379,9 @@ async fn the_program_says_when_and_is_told_what_became_of_it() {
     plugin.on_upload(move |app| told.send(app.clone()).unwrap());
     let reporting = "trigger: manual, upload_size_limit_bytes: 500, buffer_size_limit_bytes: 2000";
     let (manager, app, counts) = start_with(plugin, &config(&sink, reporting), "a").await;
-    assert_eq!(status(app.id()), None);
+    // Nothing has failed yet.
+    let untried = status(app.id()).unwrap();
+    assert_eq!((untried.message, untried.http_code), (None, None));
     let decided = decide(&app, 20).await;
     sink.script([Answer::Status(500)], Answer::Status(200));
     let error = trigger.app(app.id()).await.unwrap_err();

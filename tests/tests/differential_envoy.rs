@@ -124,6 +124,12 @@ const KNOWN: &[Known] = &[
         r#""REDACTED""#,
         "our console hides secret headers",
     ),
+    Known::everywhere(
+        "/event/input/attributes/request/http/headers/x-api-key",
+        ANY,
+        r#""REDACTED""#,
+        "our console hides secret headers",
+    ),
     Known::everywhere("/event/labels/id", ANY, ANY, "unique to an instance"),
     Known::everywhere(
         "/event/labels/version",

@@ -17,8 +17,10 @@ use super::policy::{self, Kept};
 use super::spooled::Taken;
 use super::ticket::{Handed, Stored, Ticket};
 
-/// How many events of an app are taken at a time.
+/// How many events of an app are taken at a time, and how many at the most when more wait: a turn
+/// costs several changes of the thread, each of which takes its time on a busy machine.
 pub(super) const BATCH: usize = 64;
+const MAX_BATCH: usize = 512;
 
 /// How long policies on logs are asked before it is another app's turn. The last one asked may take
 /// its own time.
@@ -27,9 +29,9 @@ const TIME: Duration = Duration::from_millis(100);
 /// The same of an app whose events go into a spool: what isn't there yet is lost with the process.
 const SPOOL_TIME: Duration = Duration::from_millis(4);
 
-/// After how many events other tasks of the thread have their turn: a policy that answers at once
-/// takes up to about 100 µs.
-const UNINTERRUPTED: usize = 8;
+/// After how long other tasks of the thread have their turn. Policies that answer at once, or are
+/// not there, yield to nobody.
+const UNINTERRUPTED: Duration = Duration::from_micros(500);
 
 /// An event as the lanes of each group are to see it; `None` for those that it is dropped for.
 type Shown = (Vec<Option<Kept>>, Option<Ticket>);
@@ -42,8 +44,10 @@ pub(super) async fn process(intake: Arc<Intake>) -> bool {
         false => TIME,
     };
     let mut unsettled = OnTheirWay::of(&intake);
-    let mut shown = Vec::with_capacity(BATCH);
-    while shown.len() < BATCH
+    let batch = (intake.backlog() / 4).clamp(BATCH, MAX_BATCH);
+    let mut shown = Vec::with_capacity(batch);
+    let mut yielded = start;
+    while shown.len() < batch
         && start.elapsed() < time
         && let Some(Handed { event, ticket }) = intake.pop()
     {
@@ -51,8 +55,9 @@ pub(super) async fn process(intake: Arc<Intake>) -> bool {
         let kept = policy::ask(event, &intake.groups).await;
         unsettled.settle_dropped(&kept);
         shown.push((kept, ticket));
-        if shown.len().is_multiple_of(UNINTERRUPTED) {
+        if yielded.elapsed() >= UNINTERRUPTED {
             tokio::task::yield_now().await;
+            yielded = Instant::now();
         }
     }
     let was_slow = start.elapsed() >= TIME;
