@@ -8,25 +8,27 @@
 //! - The console [hides](DecisionLogs::redact_console) the values of `Authorization`, `Cookie` and
 //!   other headers that are secret. The request's query is told, as it is part of the input: a
 //!   mask hides it.
-//! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made the
-//!   decision. Where one fails, is stopped by its budget (a second, else that of decisions) or has
-//!   a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text of
-//!   its error, and `custom.withheld` tells why. OPA loses such an event. The error of a built-in
-//!   (`to_number("x")`) fails the policy, too: OPA skips the rule, and so shows what it would hide.
-//! - The wait for an upload (`min_delay_seconds` to `max_delay_seconds`) starts with the first event
-//!   that waits. After an upload that failed it is tried again sooner, exponentially from 100 ms to
-//!   `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks keep their
-//!   order. When a configuration changes what was decided before it is uploaded beside what comes:
-//!   the order over changes is kept with a [spool](#the-spool) alone.
-//! - An upload may take a minute. To one service at most 16 apps upload at a time, half of them after
-//!   a failure; and at most 512 in all, of which services that hang leave some to the others.
-//! - In memory all apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of encoded events,
-//!   and each app 8,192 that wait to be encoded (its share of 65,536, if there are that many).
+//! - The policies on logs (`drop_decision`, `mask_decision`) are those of the snapshot that made
+//!   the decision. Where one fails, is stopped by its budget (a second, else that of decisions) or
+//!   has a bad rule, the event is delivered without input, result, `nd_builtin_cache` and the text
+//!   of its error, and `custom.withheld` tells why. OPA loses such an event. The error of a
+//!   built-in (`to_number("x")`) fails the policy, too: OPA skips the rule, and so shows what it
+//!   would hide.
+//! - The wait for an upload (`min_delay_seconds` to `max_delay_seconds`) starts with the first
+//!   event that waits. After an upload that failed it is tried again sooner, exponentially from 100
+//!   ms to `max_delay_seconds`, uniform in \[50 ms, cap\], and not before `Retry-After`. Chunks
+//!   keep their order. When a configuration changes what was decided before it is uploaded beside
+//!   what comes: the order over changes is kept with a [spool](#the-spool) alone.
+//! - An upload may take a minute. To one service at most 16 apps upload at a time, half of them
+//!   after a failure; and at most 512 in all, of which services that hang leave some to the others.
+//! - In memory all apps together hold at most [so many bytes](DecisionLogs::buffer_bytes) of
+//!   encoded events, and each app 8,192 that wait to be encoded (its share of 65,536, if there are
+//!   that many).
 //! - When an app goes, its events are uploaded at once, and given up after ten minutes; when the
 //!   manager shuts down, all that is left is, until its deadline.
 //!
-//! Every event is accounted for, by app and output: [`AppCounts`]. What an output loses is lost to it
-//! alone. The console also counts what became of the events that it took ([`Counts`]).
+//! Every event is accounted for, by app and output: [`AppCounts`]. What an output loses is lost to
+//! it alone. The console also counts what became of the events that it took ([`Counts`]).
 //!
 //! An app's log can have several outputs at once, each with policies on logs, a buffer and a pace
 //! of its own: `decision_logs.plugin`, and, which OPA doesn't have, `outputs`. What they are is the
@@ -46,14 +48,13 @@
 //! ```
 //!
 //! Without a [spool](#the-spool) events wait in memory only. Where an app's events have no room, in
-//! the queue before they are encoded or in an output's buffer, `when_full` says what happens (OPA has
-//! no such key):
-//! `drop_oldest` (the default), `drop_newest`, `sample` (from half full on, one of ten events that
-//! come is kept, and the oldest give way when that is too much), `hold`: decisions wait for room
-//! up to `hold_deadline_ms` (1000) and are refused without, or `deny`: they are refused at once. What decisions were held for is not
-//! given up for other apps: such a lane gets its share of the bytes and no more.
-//! The queue is bounded by events and by about the bytes that they hold: 8,192 and 32 MiB for an
-//! app, 65,536 and 128 MiB in all.
+//! the queue before they are encoded or in an output's buffer, `when_full` says what happens (OPA
+//! has no such key): `drop_oldest` (the default), `drop_newest`, `sample` (from half full on, one
+//! of ten events that come is kept, and the oldest give way when that is too much), `hold`:
+//! decisions wait for room up to `hold_deadline_ms` (1000) and are refused without, or `deny`: they
+//! are refused at once. What decisions were held for is not given up for other apps: such a lane
+//! gets its share of the bytes and no more. The queue is bounded by events and by about the bytes
+//! that they hold: 8,192 and 32 MiB for an app, 65,536 and 128 MiB in all.
 //!
 //! With `audit: true` (OPA has no such key) each event has `custom.audit.sequence`, from 1 for each
 //! instance (`labels.id` and app) and without a gap in the order of decisions: a gap at a receiver
@@ -65,45 +66,47 @@
 //! # The spool
 //!
 //! With `DecisionLogs::spool` (feature `spool`, Unix) events are kept on the disk until they are
-//! delivered, for each app and output but the console: masked and encoded, so that nothing reaches the
-//! disk that the receiver isn't shown. A parcel is read back when it is made, so a receiver that is
-//! dead takes no memory for the events themselves, only about 100 bytes for each. Limits of an output's
-//! buffer are for memory and don't count then; the spool's own does, and `max_decisions_per_second`.
-//! A configuration may want a spool for the outputs of `eopa_dl` alone
-//! ([`buffer: {type: disk}`](outputs::eopa)). `durability` (OPA has no such key) says when a decision
-//! takes effect:
+//! delivered, for each app and output but the console: masked and encoded, so that nothing reaches
+//! the disk that the receiver isn't shown. A parcel is read back when it is made, so a receiver
+//! that is dead takes no memory for the events themselves, only about 100 bytes for each. Limits of
+//! an output's buffer are for memory and don't count then; the spool's own does, and
+//! `max_decisions_per_second`. A configuration may want a spool for the outputs of `eopa_dl` alone
+//! ([`buffer: {type: disk}`](outputs::eopa)). `durability` (OPA has no such key) says when a
+//! decision takes effect:
 //!
-//! - `async`, the default (but for `buffer: {type: disk}`): at once. A crash loses what was handed over and is not on the disk: where
-//!   encoding and the disk keep up, 5 ms for a turn of policies on logs (a slow one takes its time), 5 ms
-//!   until it is written (`SpoolConfig::max_delay`), and the time of one sync. Where
-//!   they don't, the queue.
+//! - `async`, the default (but for `buffer: {type: disk}`): at once. A crash loses what was handed
+//!   over and is not on the disk: where encoding and the disk keep up, 5 ms for a turn of policies
+//!   on logs (a slow one takes its time), 5 ms until it is written (`SpoolConfig::max_delay`), and
+//!   the time of one sync. Where they don't, the queue.
 //! - `before_response`: when the event is on the disk at all outputs that it goes to, which many
 //!   decisions wait for together. The wait is bounded by `hold_deadline_ms`, else by 30 s; then the
-//!   decision is refused, though its event may be in the log. `when_full` is `hold` if it isn't said.
-//!   Where it is `drop_oldest`, `drop_newest` or `sample` a decision takes effect although its event
-//!   is dropped. What a drop policy or `max_decisions_per_second` drops is waited for by nobody.
+//!   decision is refused, though its event may be in the log. `when_full` is `hold` if it isn't
+//!   said. Where it is `drop_oldest`, `drop_newest` or `sample` a decision takes effect although
+//!   its event is dropped. What a drop policy or `max_decisions_per_second` drops is waited for by
+//!   nobody.
 //!
 //! When the spool is full, or its disk is full or broken, `when_full` says what happens:
-//! `drop_oldest` has the app and output with most in the spool give up its oldest; `sample`
-//! begins when the spool is half full. With `hold` and `deny` no more decisions are admitted, those that
-//! were are kept (in memory, while the disk fails), and so are the events of apps that are not there:
-//! nobody knows what their configuration says. Whoever may lose events gives way to these, too. So that
-//! a receiver that is dead leaves room to others, from three quarters full on the spool is full for
-//! those that hold, deny or drop their newest and have more than an equal share of it. What a disk takes no more waits in memory, up to
-//! `SpoolConfig::max_pending_bytes`, is delivered from there, and written when
-//! the disk is well again. If the disk is full, `drop_oldest` and `sample` give up as much as a file of
-//! the spool has, twice a second at most, so that one can go.
+//! `drop_oldest` has the app and output with most in the spool give up its oldest; `sample` begins
+//! when the spool is half full. With `hold` and `deny` no more decisions are admitted, those that
+//! were are kept (in memory, while the disk fails), and so are the events of apps that are not
+//! there: nobody knows what their configuration says. Whoever may lose events gives way to these,
+//! too. So that a receiver that is dead leaves room to others, from three quarters full on the
+//! spool is full for those that hold, deny or drop their newest and have more than an equal share
+//! of it. What a disk takes no more waits in memory, up to `SpoolConfig::max_pending_bytes`, is
+//! delivered from there, and written when the disk is well again. If the disk is full,
+//! `drop_oldest` and `sample` give up as much as a file of the spool has, twice a second at most,
+//! so that one can go.
 //!
-//! After a restart what is left goes out before newer events of the same app and output, with the same
-//! decision ids, to the destination that the configuration names now; the policies on logs are not asked
-//! again. A receiver may see an event twice. The counters `decided` and `recovered` have these
-//! events. What belongs to apps or outputs that are not there (an output that a reload gave
-//! another name, too) stays in the spool, is counted as `spooled` and warned about once when the spool is
-//! opened; it is delivered when an app and an output of that name come again, also without a restart.
-//! What an app leaves that is closed is tried for ten minutes and stays then. With
-//! `SpoolConfig::max_absence` it gives way to others after that time, when the spool is full,
-//! and is counted as `abandoned`.
-//! At the end of the process what can't be delivered within the deadline stays.
+//! After a restart what is left goes out before newer events of the same app and output, with the
+//! same decision ids, to the destination that the configuration names now; the policies on logs are
+//! not asked again. A receiver may see an event twice. The counters `decided` and `recovered` have
+//! these events. What belongs to apps or outputs that are not there (an output that a reload gave
+//! another name, too) stays in the spool, is counted as `spooled` and warned about once when the
+//! spool is opened; it is delivered when an app and an output of that name come again, also without
+//! a restart. What an app leaves that is closed is tried for ten minutes and stays then. With
+//! `SpoolConfig::max_absence` it gives way to others after that time, when the spool is full, and
+//! is counted as `abandoned`. At the end of the process what can't be delivered within the deadline
+//! stays.
 //!
 //! A mask that is undefined shows the event whole, as in OPA.
 //!
